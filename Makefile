@@ -1,0 +1,61 @@
+# geosr from a checkout: `make demo` to see it work, `make test` to work on it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "PYTHON names the Python to use (3.11 to 3.13), VENV the virtual environment: make test PYTHON=python3.12"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "error: geosr needs Python 3.11 to 3.13; $(PYTHON) is not one."; \
+	  echo "  Name one that is: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) has no venv module, or no pip to put into an environment."; \
+	  echo "  Debian, Ubuntu:  sudo apt install python3-venv"; \
+	  echo "  Or name another Python: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; } >&2
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamps make a second call instant; a change of pyproject.toml installs again.
+$(VENV)/.installed-demo: pyproject.toml $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
+
+.PHONY: demo
+demo: $(VENV)/.installed-demo ## Super-resolve the demo scene into demo-output/
+	@$(BIN)/geosr demo --out demo-output --overwrite
+
+.PHONY: test
+test: $(VENV)/.installed-test ## Run the tests and the examples in docstrings
+	@$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/.installed-test ## Check style, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: format
+format: $(VENV)/.installed-test ## Fix formatting and what the style check can fix
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: bench
+bench: $(VENV)/.installed-test ## Measure speed, memory and quality
+	@$(BIN)/python -m benchmarks.run
+
+.PHONY: clean
+clean: ## Remove the environment, caches and outputs
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

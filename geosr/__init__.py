@@ -1,0 +1,46 @@
+"""geosr: super-resolution of multispectral satellite imagery that stays a measurement.
+
+Names are loaded when they are first used, so that ``import geosr`` is quick and imports no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from geosr.demo import demo_scene
+    from geosr.errors import GeosrError
+    from geosr.inference import Prediction, SuperResolver, load_model, predict
+    from geosr.io.raster import Raster, Scene, open_scene
+    from geosr.models import Model, ModelSpec
+    from geosr.radiometry import Radiometry
+    from geosr.training import train
+
+_HOME = {
+    "GeosrError": "geosr.errors",
+    "Model": "geosr.models",
+    "ModelSpec": "geosr.models",
+    "Prediction": "geosr.inference",
+    "Radiometry": "geosr.radiometry",
+    "Raster": "geosr.io.raster",
+    "Scene": "geosr.io.raster",
+    "SuperResolver": "geosr.inference",
+    "demo_scene": "geosr.demo",
+    "load_model": "geosr.inference",
+    "open_scene": "geosr.io.raster",
+    "predict": "geosr.inference",
+    "train": "geosr.training",
+}
+
+__all__ = [*sorted(_HOME)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'geosr' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

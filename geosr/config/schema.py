@@ -1,0 +1,129 @@
+"""Every setting of a training run, its type, unit and default. Sections and keys are those of opensr-srgan."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class DataSection:
+    """Scenes, and how patches are cut from them."""
+
+    root: str = "../shared/data"
+    """Folder that the scene paths are relative to."""
+    train_scenes: list[str] = field(default_factory=list)
+    """HR rasters to train on; globs are allowed."""
+    val_scenes: list[str] = field(default_factory=list)
+    """HR rasters to validate on, whole. No place of theirs may be in the training scenes."""
+    exclude: dict[str, list[int]] = field(default_factory=dict)
+    """Windows kept out of training: scene -> [row, column, height, width]."""
+    bands: list[str] = field(default_factory=lambda: ["B02", "B03", "B04", "B08"])
+    gsd: float | None = None
+    """Ground sampling distance (m) of the images that the model will be applied to."""
+    patch_size: int = 48
+    """LR pixels along one side of a training patch."""
+    train_batch_size: int = 16
+    num_workers: int = 0
+    gain: float = 1.4
+    """Patches are multiplied by a random factor between 1/gain and gain, the same for all bands; 1 switches it off."""
+    detail: float = 0.5
+    """Patches are drawn in proportion to (local detail) ** detail; 0 draws them uniformly."""
+
+
+@dataclass
+class DegradationSection:
+    """How LR images are made from HR images."""
+
+    mtf: float = 0.3
+    """Modulation transfer at the LR Nyquist frequency, all bands."""
+
+
+@dataclass
+class ModelSection:
+    """What the exported weights file is called, and what it starts from."""
+
+    name: str = "model"
+    load_checkpoint: str | None = None
+    """Weights file (.safetensors) whose network weights training starts from."""
+    licence: str = "Apache-2.0"
+
+
+@dataclass
+class GeneratorSection:
+    """The network."""
+
+    model_type: str = "compact"
+    scaling_factor: int = 2
+    n_channels: int = 64
+    n_blocks: int = 10
+    consistency: bool = True
+    """Project the output onto the images that degrade to the input; see geosr.models.consistency."""
+
+
+@dataclass
+class EMASection:
+    """Exponential moving average of the weights, which is what is validated and exported."""
+
+    enabled: bool = True
+    decay: float = 0.999
+
+
+@dataclass
+class LossesSection:
+    """Weights of the loss terms."""
+
+    l1_weight: float = 1.0
+
+
+@dataclass
+class TrainingSection:
+    """Length and arithmetic of the run. Steps are generator updates."""
+
+    max_steps: int = 10_000
+    val_every: int = 500
+    precision: str = "auto"
+    """auto (bfloat16 where the hardware multiplies it), 32-true, bf16-mixed."""
+    accelerator: str = "auto"
+    seed: int = 0
+    gradient_clip_val: float = 1.0
+    Losses: LossesSection = field(default_factory=LossesSection)
+    EMA: EMASection = field(default_factory=EMASection)
+
+
+@dataclass
+class OptimizersSection:
+    """Adam on the generator."""
+
+    optim_g_lr: float = 1e-3
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+
+
+@dataclass
+class SchedulersSection:
+    """Linear warm-up, then a cosine to zero at ``Training.max_steps``."""
+
+    g_warmup_steps: int = 200
+
+
+@dataclass
+class LoggingSection:
+    """Where a run writes."""
+
+    dir: str = "runs"
+
+
+@dataclass
+class Config:
+    """A training run."""
+
+    Data: DataSection = field(default_factory=DataSection)
+    Degradation: DegradationSection = field(default_factory=DegradationSection)
+    Model: ModelSection = field(default_factory=ModelSection)
+    Generator: GeneratorSection = field(default_factory=GeneratorSection)
+    Training: TrainingSection = field(default_factory=TrainingSection)
+    Optimizers: OptimizersSection = field(default_factory=OptimizersSection)
+    Schedulers: SchedulersSection = field(default_factory=SchedulersSection)
+    Logging: LoggingSection = field(default_factory=LoggingSection)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved settings as plain values."""
+        return asdict(self)

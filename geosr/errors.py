@@ -1,0 +1,67 @@
+"""Errors that geosr raises on purpose: a user's mistake or a job that could not be done.
+
+The command line shows the message of a `GeosrError` without a traceback and exits with its ``exit_code``. Any other
+exception is a defect of geosr and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class GeosrError(Exception):
+    """A user's mistake or a failed job; the message says what was given, what is allowed and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(GeosrError):
+    """A command or function was called in a way that can never work."""
+
+    exit_code = 2
+
+
+class BandError(GeosrError):
+    """A band is missing, unknown or named twice."""
+
+
+class RadiometryError(GeosrError):
+    """What the digital numbers mean is unknown, or two sources disagree about it."""
+
+
+class InputError(GeosrError):
+    """An input does not exist or cannot be read."""
+
+
+class OutputError(GeosrError):
+    """An output cannot be written."""
+
+
+class GridError(GeosrError):
+    """Grids, windows or array shapes do not fit together."""
+
+
+class ModelError(GeosrError):
+    """A model does not exist, cannot be loaded or does not fit the scene."""
+
+
+class ConfigError(GeosrError):
+    """A configuration holds an unknown key or a value that is not allowed."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """The end of an error message that names the choice closest to `word`, or an empty string.
+
+    Args:
+        word: What the user wrote; its case does not matter.
+        choices: What is allowed.
+
+    >>> did_you_mean("b99", ["B08", "B09"])
+    "; did you mean 'B09'?"
+    >>> did_you_mean("thermal", ["B08", "B09"])
+    ''
+    """
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

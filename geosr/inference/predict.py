@@ -1,0 +1,365 @@
+"""A scene on disk, super-resolved tile by tile into a Cloud-Optimised GeoTIFF."""
+
+import json
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from numpy.typing import NDArray
+
+from geosr import __version__
+from geosr.errors import OutputError, UsageError
+from geosr.grid import Tile, TilePlan, Window, aligned_core, finer, grow, relative, scaled, size, window_of_bounds
+from geosr.inference.area import read_area
+from geosr.inference.choose import choose_model
+from geosr.inference.fill import fill_invalid
+from geosr.inference.journal import Journal
+from geosr.inference.superresolver import SuperResolver, fill_distance, load_model, upsample_mask
+from geosr.io.cog import Profile, add_overviews, blocks_of, encode, verify, write_cog
+from geosr.io.raster import Scene, open_scene
+from geosr.radiometry import Radiometry
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TILE = 384
+"""LR pixels along one side of a tile's core: on a CPU the features of one layer still fit into the cache."""
+AHEAD = 2
+"""Batches that are read, and tiles that are compressed, while the network works."""
+
+Progress = Callable[[int, int, int], None]
+"""Called with LR pixels done now, done in all and to be done."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a prediction did."""
+
+    path: Path
+    """The finished GeoTIFF."""
+    model: str
+    weights_sha256: str | None
+    scale: int
+    bands: tuple[str, ...]
+    shape: tuple[int, int]
+    """Height and width of the output, pixels."""
+    device: str
+    precision: str
+    tiles: int
+    resumed: int
+    """Tiles that an earlier run had finished."""
+    seconds: float
+    megapixels_per_second: float
+    """Output pixels of this run (all bands together count once)."""
+    bytes: int
+    preview: Path | None = None
+
+
+def predict(
+    sources: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | SuperResolver | None = None,
+    bands: Sequence[str] | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    nodata: float | None = None,
+    sensor: str | None = None,
+    baseline: str | None = None,
+    aoi: str | Sequence[float] | None = None,
+    dtype: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 1,
+    tile: int = DEFAULT_TILE,
+    overwrite: bool = False,
+    restart: bool = False,
+    preview: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> Prediction:
+    """Write the super-resolved scene as a Cloud-Optimised GeoTIFF with the input's outline, CRS, type and encoding.
+
+    A run that was stopped continues where it was when the same call is made again.
+
+    Args:
+        sources: One raster, or the single-band files of one scene; local or remote, whatever GDAL opens.
+        out: The GeoTIFF to write.
+        model: Name of a shipped model, a ``.safetensors`` file, or a loaded model; None chooses the one that fits.
+        bands: Names of the input's bands, in file order, where the file does not name them.
+        scale: Reflectance per digital number, where the file does not say; likewise ``offset``, ``nodata``.
+        offset: Reflectance at digital number 0.
+        nodata: The digital number of an invalid pixel.
+        sensor: A sensor whose product specification says how reflectance is encoded.
+        baseline: Processing baseline, for Sentinel-2.
+        aoi: Area of interest: ``minx, miny, maxx, maxy`` in the scene's CRS, or a GeoJSON file.
+        dtype: Type of the output; ``float32`` stores reflectance itself. None keeps the input's.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        batch_size: Tiles that the network takes at once.
+        tile: Side of a tile, LR pixels; rounded so that tiles fill whole blocks of the output.
+        overwrite: Replace an existing output.
+        restart: Do not continue an earlier run.
+        preview: PNG to write with a before/after picture.
+        progress: Called after every tile.
+
+    Raises:
+        GeosrError: See its children; the message says what to do.
+    """
+    started = perf_counter()
+    if batch_size < 1 or tile < 1:
+        raise UsageError(f"batch size {batch_size} and tile {tile} must be at least 1")
+    target = Path(out)
+    with ExitStack() as stack:
+        scene = stack.enter_context(
+            open_scene(sources, bands=bands, scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline)
+        )
+        check_target(target, scene.paths, overwrite=overwrite)
+        resolver = model if isinstance(model, SuperResolver) else load_model(choose_model(scene, model), device=device, precision=precision)
+        job = _Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile)
+        journal = stack.enter_context(closing(Journal(target, job.fingerprint(scene), restart=restart)))
+        resumed = len(journal.tiles)
+        if resumed:
+            log.info("continuing: %d of %d tiles were finished by an earlier run", resumed, len(job.tiles))
+        threads = os.cpu_count() or 1
+        encoders = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="encode"))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=64 * 2**20))
+        try:
+            _run(job, scene, resolver, journal, encoders, batch_size=batch_size, progress=progress)
+            _publish(job, target, journal, encoders)
+        except OSError as error:
+            raise OutputError(
+                f"{target} could not be written: {error.strerror or error}. What is finished is kept; the same command continues"
+            ) from error
+        journal.remove()
+        seconds = perf_counter() - started
+        picture = None
+        if preview is not None:
+            from geosr.preview import write_preview
+
+            picture = write_preview(scene, target, preview, bands=resolver.spec.bands, window=job.window)
+    shape = (job.profile.geobox.shape[0], job.profile.geobox.shape[1])
+    fresh = (len(job.tiles) - resumed) / len(job.tiles)
+    return Prediction(
+        path=target,
+        model=resolver.spec.name,
+        weights_sha256=resolver.weights_hash,
+        scale=resolver.spec.scale,
+        bands=resolver.spec.bands,
+        shape=shape,
+        device=str(resolver.device),
+        precision=resolver.precision,
+        tiles=len(job.tiles),
+        resumed=resumed,
+        seconds=round(seconds, 3),
+        megapixels_per_second=round(fresh * shape[0] * shape[1] / 1e6 / seconds, 3),
+        bytes=target.stat().st_size,
+        preview=picture,
+    )
+
+
+def check_target(target: Path, sources: Iterable[str], *, overwrite: bool) -> None:
+    """Raise an OutputError where writing ``target`` would harm or cannot work.
+
+    Raises:
+        OutputError: It exists already, is one of the inputs, is a folder, or lies where nothing can be written.
+    """
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; give the name of a file in it, such as {target / 'sr.tif'}")
+    if not target.parent.is_dir():
+        raise OutputError(f"folder {target.parent} does not exist; make it first")
+    if target.exists():
+        for source in sources:
+            if os.path.exists(source) and os.path.samefile(source, target):
+                raise OutputError(f"{target} is the input itself; choose another --out")
+        if not overwrite:
+            raise OutputError(f"{target} exists; give --overwrite to replace it")
+    if not os.access(target.parent, os.W_OK):
+        raise OutputError(f"folder {target.parent} is not writable")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that the output's pixels depend on."""
+
+    window: Window
+    """The part of the scene that is super-resolved."""
+    tiles: TilePlan
+    profile: Profile
+    resolver: SuperResolver
+    input_radiometry: Radiometry
+
+    @classmethod
+    def plan(cls, scene: Scene, resolver: SuperResolver, *, aoi: Any, dtype: str | None, tile: int) -> "_Job":
+        spec = resolver.spec
+        if spec.tiling != "exact":
+            raise UsageError(f"model {spec.name!r} cannot be tiled exactly; use model.superresolve on a raster in memory")
+        scene.select(spec.bands)
+        radiometry = scene.band_radiometry(spec.bands)
+        whole = (slice(0, scene.geobox.shape[0]), slice(0, scene.geobox.shape[1]))
+        window = whole if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
+        tags = {
+            "GEOSR_VERSION": __version__,
+            "GEOSR_MODEL": spec.name,
+            "GEOSR_WEIGHTS_SHA256": resolver.weights_hash or "",
+            "GEOSR_SOURCE": scene.name,
+        }
+        profile = Profile(finer(scene.geobox[window], spec.scale), spec.bands, output_radiometry(radiometry, dtype), tags)
+        plan = TilePlan(size(window), aligned_core(spec.scale, tile), resolver.halo)
+        return cls(window, plan, profile, resolver, radiometry)
+
+    def fingerprint(self, scene: Scene) -> dict[str, Any]:
+        """What must be the same for earlier work to count."""
+        files = [[path, os.path.getsize(path), os.path.getmtime(path)] if os.path.exists(path) else [path] for path in scene.paths]
+        return {
+            "files": files,
+            "window": [[part.start, part.stop] for part in self.window],
+            "core": self.tiles.core,
+            "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
+            "tags": dict(self.profile.tags),
+            "spec": json.loads(json.dumps(self.resolver.spec.to_dict())),
+            "device": [self.resolver.device.type, self.resolver.precision],
+        }
+
+
+def output_radiometry(radiometry: Radiometry, dtype: str | None) -> Radiometry:
+    """The encoding of the output: the input's, or reflectance itself (NaN invalid) in a float type.
+
+    Raises:
+        UsageError: The type is unknown, or an integer type other than the input's.
+    """
+    if dtype is None or dtype == radiometry.dtype:
+        return radiometry
+    if dtype not in ("float32", "float64"):
+        raise UsageError(f"--dtype {dtype} would need a new encoding; allowed are {radiometry.dtype} (as the input) and float32")
+    return Radiometry(scale=1.0, nodata=float("nan"), dtype=dtype)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A tile's pixels, ready for the network."""
+
+    tile: Tile
+    lr: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+def _run(
+    job: _Job, scene: Scene, resolver: SuperResolver, journal: Journal, encoders: ThreadPoolExecutor, *, batch_size: int, progress: Progress | None
+) -> None:
+    """Read, super-resolve, compress and store every tile that is not in the journal, all at the same time."""
+    pixels = {tile.index: size(tile.core)[0] * size(tile.core)[1] for tile in job.tiles}
+    total = sum(pixels.values())
+    done = sum(pixels[index] for index in journal.tiles)
+    if progress:
+        progress(done, done, total)
+    pending = (tile for tile in job.tiles if tile.index not in journal.tiles)
+    encoding: deque[tuple[int, dict[int, Future[bytes]]]] = deque()
+
+    def store_oldest() -> None:
+        nonlocal done
+        index, blocks = encoding.popleft()
+        journal.record(index, {block: future.result() for block, future in blocks.items()})
+        done += pixels[index]
+        if progress:
+            progress(pixels[index], done, total)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+        loads = (reader.submit(_load, job, scene, batch) for batch in _batches(pending, batch_size))
+        reading = deque(islice(loads, AHEAD))
+        while reading:
+            loaded = reading.popleft().result()
+            reading.extend(islice(loads, 1))
+            for one, sr in zip(loaded, _infer(resolver, loaded), strict=True):
+                encoding.append((one.tile.index, _encode(job, one, sr, encoders)))
+                del sr
+                if len(encoding) > AHEAD:
+                    store_oldest()
+        while encoding:
+            store_oldest()
+
+
+def _batches(tiles: Iterable[Tile], batch_size: int) -> Iterator[list[Tile]]:
+    """Consecutive tiles of one shape, at most ``batch_size`` of them."""
+    for _, same in groupby(tiles, key=lambda tile: tile.shape):
+        while batch := list(islice(same, batch_size)):
+            yield batch
+
+
+def _load(job: _Job, scene: Scene, tiles: Sequence[Tile]) -> list[_Loaded]:
+    """The tiles' pixels; where some are invalid, filled from farther around than the network looks."""
+    bands = job.resolver.spec.bands
+    loaded = []
+    for tile in tiles:
+        raster = scene.read(_in_scene(tile.read, job.window), bands)
+        lr, valid = raster.array, raster.valid
+        if not valid.all() and valid.any():
+            distance = fill_distance(job.tiles.halo)
+            wide = grow(tile.read, distance, job.tiles.shape)
+            around = scene.read(_in_scene(wide, job.window), bands)
+            rows, columns = relative(tile.read, wide)
+            lr = fill_invalid(around.array, around.valid, distance=distance)[:, rows, columns]
+        loaded.append(_Loaded(tile, np.ascontiguousarray(lr), valid))
+    return loaded
+
+
+def _in_scene(window: Window, area: Window) -> Window:
+    """A window of the area of interest, counted from the scene's first pixel."""
+    rows, columns = (slice(w.start + a.start, w.stop + a.start) for w, a in zip(window, area, strict=True))
+    return rows, columns
+
+
+def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded]) -> list[NDArray[np.float32] | None]:
+    """SR reflectance of each tile; None for a tile without a valid pixel."""
+    used = [one for one in loaded if one.valid.any()]
+    if not used:
+        return [None] * len(loaded)
+    sr = iter(resolver(torch.from_numpy(np.stack([one.lr for one in used]))).numpy())
+    return [next(sr) if one.valid.any() else None for one in loaded]
+
+
+def _encode(job: _Job, loaded: _Loaded, sr: NDArray[np.float32] | None, encoders: ThreadPoolExecutor) -> dict[int, Future[bytes]]:
+    """The compressed blocks of a tile's core, under way."""
+    scale, radiometry = job.resolver.spec.scale, job.profile.radiometry
+    core = scaled(loaded.tile.core, scale)
+    inner = scaled(loaded.tile.inner, scale)
+    valid = loaded.valid[loaded.tile.inner]
+    all_valid = bool(valid.all())
+
+    def block(rows: slice, columns: slice) -> bytes:
+        height, width = size((rows, columns))
+        if sr is None:
+            values = np.full((len(job.profile.bands), height, width), np.nan, np.float32)
+        else:
+            values = sr[:, inner[0].start + rows.start : inner[0].start + rows.stop, inner[1].start + columns.start : inner[1].start + columns.stop]
+        if not all_valid and sr is not None:
+            lr_part = valid[rows.start // scale : -(-rows.stop // scale), columns.start // scale : -(-columns.stop // scale)]
+            top, left = rows.start % scale, columns.start % scale
+            mask = upsample_mask(lr_part, scale)[top : top + height, left : left + width]
+            values = np.where(mask, values, np.float32(np.nan))
+        return encode(radiometry.to_digital(values))
+
+    return {index: encoders.submit(block, *window) for index, window in blocks_of(core, _shape(job.profile))}
+
+
+def _shape(profile: Profile) -> tuple[int, int]:
+    return profile.geobox.shape[0], profile.geobox.shape[1]
+
+
+def _publish(job: _Job, target: Path, journal: Journal, encoders: ThreadPoolExecutor) -> None:
+    """Assemble the finished file in the work folder, verify it, and give it the target's name."""
+    image = [journal.blocks[index] for index in range(len(journal.blocks))]
+    levels = add_overviews(journal.file, image, job.profile, encoders)
+    finished = journal.folder / "finished.tif"
+    write_cog(finished, job.profile, journal.file, levels)
+    verify(finished, job.profile)
+    os.replace(finished, target)

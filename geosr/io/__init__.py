@@ -1,0 +1,1 @@
+"""Bytes in and out: rasters and the metadata of satellite products."""

@@ -1,0 +1,339 @@
+"""Cloud-Optimised GeoTIFFs, assembled from blocks that were compressed once.
+
+GDAL's COG driver copies a finished file and compresses all of it again; its GeoTIFF driver cannot continue a file
+after a crash. Here a block is compressed when it is ready and appended to a plain file, and the end of the job writes
+the TIFF directories and copies the blocks behind them. rasterio makes the GeoTIFF tags, so that CRS, scale, offset,
+nodata and metadata are stored the way that GDAL stores them.
+
+References:
+    Adobe, "TIFF Revision 6.0", 1992, sections 2 and 15; the BigTIFF design note, for 64-bit offsets.
+    GDAL, "COG driver", for the order of directories and data and for the structural metadata in front of them.
+"""
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from zlib import crc32
+
+import numpy as np
+import rasterio
+import zstandard
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.io import MemoryFile
+
+from geosr.errors import OutputError
+from geosr.grid import BLOCK
+from geosr.radiometry import Radiometry
+
+ZSTD_LEVEL = 1
+"""On SR images level 9 is 1 % smaller than level 1 and takes six times as long."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Everything about an output raster except its pixels."""
+
+    geobox: GeoBox
+    bands: tuple[str, ...]
+    radiometry: Radiometry
+    """Its ``dtype`` is the type of the file."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored values."""
+        return np.dtype(self.radiometry.dtype)
+
+    @property
+    def levels(self) -> list[tuple[int, int]]:
+        """Height and width of the image and of its overviews, each half the last, until one block holds all."""
+        shapes = [(self.geobox.shape[0], self.geobox.shape[1])]
+        while max(shapes[-1]) > BLOCK:
+            shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+        return shapes
+
+
+class Block(NamedTuple):
+    """Where a compressed block lies in the block file, and its checksum."""
+
+    offset: int
+    length: int
+    checksum: int
+
+    def matches(self, file: BinaryIO) -> bool:
+        """Whether an open block file holds this block as it was written."""
+        return crc32(os.pread(file.fileno(), self.length, self.offset)) == self.checksum
+
+
+class BlockFile:
+    """Compressed blocks in the order in which they were finished, in a file that is only ever appended to."""
+
+    def __init__(self, path: Path, *, size: int = 0) -> None:
+        self.file: BinaryIO = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115  (closed by close)
+        self.file.truncate(size)
+        self.file.seek(size)
+        self.size = size
+
+    def append(self, data: bytes) -> Block:
+        """Write one block and say where it lies."""
+        self.file.write(data)
+        block = Block(self.size, len(data), crc32(data))
+        self.size += len(data)
+        return block
+
+    def read(self, block: Block) -> bytes:
+        """The bytes of a block. Any thread may read.
+
+        Raises:
+            OutputError: They are not those that were written.
+        """
+        data = os.pread(self.file.fileno(), block.length, block.offset)
+        if crc32(data) != block.checksum:
+            raise OutputError(f"a block of {self.file.name} is not as it was written; run again with --restart")
+        return data
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self.file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+
+def block_grid(shape: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of blocks of an image."""
+    return -(-shape[0] // BLOCK), -(-shape[1] // BLOCK)
+
+
+def encode(digital: NDArray[Any]) -> bytes:
+    """Compressed block of (band, y, x) digital numbers, at most 512 x 512: horizontal differences, then Zstandard."""
+    bands, height, width = digital.shape
+    pixels = np.zeros((BLOCK, BLOCK, bands), digital.dtype)
+    pixels[:height, :width] = digital.transpose(1, 2, 0)
+    words = pixels.view(f"u{digital.dtype.itemsize}")  # TIFF's predictor 2 subtracts the bits of floats as integers
+    words[:, 1:] -= words[:, :-1].copy()
+    return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(pixels.data)
+
+
+def decode(data: bytes, bands: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Digital numbers (band, 512, 512) of a compressed block."""
+    words = np.frombuffer(zstandard.ZstdDecompressor().decompress(data), f"u{dtype.itemsize}").reshape(BLOCK, BLOCK, bands)
+    return np.cumsum(words, axis=1, dtype=words.dtype).view(dtype).transpose(2, 0, 1)
+
+
+def add_overviews(blocks: BlockFile, image: Sequence[Block], profile: Profile, executor: Executor) -> list[list[Block]]:
+    """The blocks of every level, the image first; each overview pixel is the mean of the valid ones of its four."""
+    levels = [list(image)]
+    for finer_shape, shape in zip(profile.levels, profile.levels[1:], strict=False):
+        rows, columns = block_grid(shape)
+        _, finer_columns = block_grid(finer_shape)
+        finer = levels[-1]
+
+        def overview(place: int, finer: list[Block] = finer, columns: int = columns, finer_columns: int = finer_columns) -> bytes:
+            row, column = divmod(place, columns)
+            halves = np.zeros((len(profile.bands), BLOCK, BLOCK), profile.dtype)
+            for down in (0, 1):
+                for right in (0, 1):
+                    source = (2 * row + down) * finer_columns + 2 * column + right
+                    if 2 * column + right < finer_columns and source < len(finer):
+                        quarter = decode(blocks.read(finer[source]), len(profile.bands), profile.dtype)
+                        half = BLOCK // 2
+                        halves[:, down * half : (down + 1) * half, right * half : (right + 1) * half] = halve(quarter, profile.radiometry)
+            return encode(halves)
+
+        levels.append([blocks.append(data) for data in executor.map(overview, range(rows * columns))])
+        blocks.flush()
+    return levels
+
+
+def halve(digital: NDArray[Any], radiometry: Radiometry) -> NDArray[Any]:
+    """Mean of each 2 x 2 digital numbers (band, y, x), of the valid ones only; nodata where none is."""
+    quarters = [digital[:, down::2, right::2] for down in (0, 1) for right in (0, 1)]
+    work = np.dtype(np.float64 if digital.dtype.itemsize > 2 and digital.dtype.kind != "f" else np.float32)
+    total = np.zeros(quarters[0].shape, work)
+    count = np.zeros(quarters[0].shape, np.uint8)
+    for quarter in quarters:
+        valid = np.isfinite(quarter) if radiometry.nodata is None else (quarter != radiometry.nodata) & np.isfinite(quarter)
+        np.add(total, quarter, out=total, where=valid)
+        count += valid
+    empty = count == 0
+    total /= np.maximum(count, 1)
+    if digital.dtype.kind != "f":
+        np.rint(total, out=total)
+    fill = radiometry.nodata if radiometry.nodata is not None else 0 if digital.dtype.kind != "f" else np.nan
+    total[empty] = fill
+    return total.astype(digital.dtype)
+
+
+def write_cog(path: Path, profile: Profile, blocks: BlockFile, levels: Sequence[Sequence[Block]]) -> None:
+    """Write the file: directories of all levels first, then the blocks, smallest overview first."""
+    data_size = sum(block.length for level in levels for block in level)
+    layout = _BIG if data_size > 3_900_000_000 else _CLASSIC
+    template = _template_tags(profile, layout)
+    directories = [_directory(template, shape, level, overview=index > 0) for index, (shape, level) in enumerate(zip(profile.levels, levels, strict=True))]
+    head = layout.header + _STRUCTURE
+    position = len(head) + sum(layout.directory_size(directory) for directory in directories)
+    for directory, level in reversed(list(zip(directories, levels, strict=True))):
+        offsets = []
+        for block in level:
+            offsets.append(position)
+            position += block.length
+        directory[_TILE_OFFSETS] = _Entry(layout.offset_type, struct.pack(f"<{len(level)}{layout.offset}", *offsets))
+    with path.open("wb") as file:
+        file.write(head)
+        for index, directory in enumerate(directories):
+            file.write(layout.pack(directory, at=file.tell(), last=index == len(directories) - 1))
+        for level in reversed(levels):
+            for block in level:
+                file.write(blocks.read(block))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+_STRUCTURE_TEXT = b"LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
+_STRUCTURE = b"GDAL_STRUCTURAL_METADATA_SIZE=%06d bytes\n" % len(_STRUCTURE_TEXT) + _STRUCTURE_TEXT
+_NEW_SUBFILE_TYPE, _WIDTH, _HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS, _NODATA = 254, 256, 257, 324, 325, 42113
+_STRUCTURAL = {254, 256, 257, 258, 259, 262, 277, 284, 317, 322, 323, 324, 325, 338, 339, 42113}
+"""Tags that say how pixels are stored; overviews carry these and no others."""
+_TYPE_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+
+class _Entry(NamedTuple):
+    """A tag's TIFF type and its values as little-endian bytes."""
+
+    type: int
+    data: bytes
+
+
+_Directory = dict[int, _Entry]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Widths of the numbers in a classic TIFF or a BigTIFF."""
+
+    big: bool
+
+    @property
+    def offset(self) -> str:
+        return "Q" if self.big else "I"
+
+    @property
+    def offset_type(self) -> int:
+        return 16 if self.big else 4
+
+    @property
+    def width(self) -> int:
+        return 8 if self.big else 4
+
+    @property
+    def header(self) -> bytes:
+        first = 16 if self.big else 8
+        first += len(_STRUCTURE)
+        return struct.pack("<2sHHHQ", b"II", 43, 8, 0, first) if self.big else struct.pack("<2sHI", b"II", 42, first)
+
+    def directory_size(self, directory: _Directory) -> int:
+        """Bytes of a directory and of the values that do not fit into it."""
+        return self._entries_size(directory) + sum(_even(len(e.data)) for e in directory.values() if len(e.data) > self.width)
+
+    def _entries_size(self, directory: _Directory) -> int:
+        return 8 + 20 * len(directory) + 8 if self.big else 2 + 12 * len(directory) + 4
+
+    def pack(self, directory: _Directory, *, at: int, last: bool) -> bytes:
+        """A directory that starts at byte ``at``, and behind it the values that do not fit into it."""
+        following = at + self.directory_size(directory)
+        entries = struct.pack("<Q" if self.big else "<H", len(directory))
+        values = b""
+        for tag, entry in sorted(directory.items()):
+            count = len(entry.data) // _TYPE_SIZES[entry.type]
+            entries += struct.pack(f"<HH{self.offset}", tag, entry.type, count)
+            if len(entry.data) <= self.width:
+                entries += entry.data.ljust(self.width, b"\0")
+            else:
+                entries += struct.pack(f"<{self.offset}", at + self._entries_size(directory) + len(values))
+                values += entry.data.ljust(_even(len(entry.data)), b"\0")
+        return entries + struct.pack(f"<{self.offset}", 0 if last else following) + values
+
+    def unpack(self, file: bytes) -> Iterator[tuple[int, _Entry]]:
+        """The tags of the first directory of a TIFF."""
+        start, number, entry = (8, "<Q", "<HHQ8s") if self.big else (4, "<H", "<HHI4s")
+        (at,) = struct.unpack_from(f"<{self.offset}", file, start)
+        (count,) = struct.unpack_from(number, file, at)
+        at += struct.calcsize(number)
+        for _ in range(count):
+            tag, type_, values, inline = struct.unpack_from(entry, file, at)
+            length = values * _TYPE_SIZES[type_]
+            (offset,) = struct.unpack(f"<{self.offset}", inline)
+            yield tag, _Entry(type_, inline[:length] if length <= self.width else file[offset : offset + length])
+            at += struct.calcsize(entry)
+
+
+_CLASSIC, _BIG = _Layout(big=False), _Layout(big=True)
+
+
+def _even(length: int) -> int:
+    return length + length % 2
+
+
+def _template_tags(profile: Profile, layout: _Layout) -> _Directory:
+    """The tags that GDAL writes for such a raster; the file that they come from has no blocks."""
+    height, width = profile.geobox.shape
+    creation = {
+        "driver": "GTiff", "height": height, "width": width, "count": len(profile.bands), "dtype": profile.dtype.name,
+        "crs": None if profile.geobox.crs is None else str(profile.geobox.crs), "transform": profile.geobox.affine,
+        "nodata": profile.radiometry.nodata, "tiled": True, "blockxsize": BLOCK, "blockysize": BLOCK,
+        "interleave": "pixel", "compress": "zstd", "predictor": 2, "photometric": "minisblack", "SPARSE_OK": True,
+        "BIGTIFF": "YES" if layout.big else "NO", "ENDIANNESS": "LITTLE",
+    }  # fmt: skip
+    with MemoryFile() as memory:
+        with memory.open(**creation) as file:
+            encoding = profile.radiometry
+            if (encoding.scale, encoding.offset) != (1.0, 0.0):
+                file.scales = [encoding.scale] * len(profile.bands)
+                file.offsets = [encoding.offset] * len(profile.bands)
+            file.descriptions = profile.bands
+            file.update_tags(**profile.tags)
+        return dict(layout.unpack(bytes(memory.getbuffer())))
+
+
+def _directory(template: _Directory, shape: tuple[int, int], level: Sequence[Block], *, overview: bool) -> _Directory:
+    """The template's tags for a level; its tile offsets are still zero."""
+    directory = {tag: entry for tag, entry in template.items() if not overview or tag in _STRUCTURAL}
+    directory[_NEW_SUBFILE_TYPE] = _Entry(4, struct.pack("<I", int(overview)))
+    directory[_HEIGHT] = _Entry(4, struct.pack("<I", shape[0]))
+    directory[_WIDTH] = _Entry(4, struct.pack("<I", shape[1]))
+    directory[_TILE_BYTE_COUNTS] = _Entry(4, struct.pack(f"<{len(level)}I", *(block.length for block in level)))
+    directory[_TILE_OFFSETS] = _Entry(template[_TILE_OFFSETS].type, bytes(len(level) * _TYPE_SIZES[template[_TILE_OFFSETS].type]))
+    return directory
+
+
+def verify(path: Path, profile: Profile) -> None:
+    """Open the finished file and compare what it says with what was meant.
+
+    Raises:
+        OutputError: They differ.
+    """
+    with rasterio.open(path) as file:
+        found = (file.shape, file.count, file.dtypes[0], file.transform, file.nodata)
+        meant = (tuple(profile.geobox.shape), len(profile.bands), profile.dtype.name, profile.geobox.affine, profile.radiometry.nodata)
+        same = all(a == b or (a != a and b != b) for a, b in zip(found, meant, strict=True))
+        if not same:
+            raise OutputError(f"{path} was written as {found}, meant as {meant}")
+        last = tuple((n - 1) // BLOCK * BLOCK for n in file.shape)
+        file.read(1, window=rasterio.windows.Window(last[1], last[0], file.width - last[1], file.height - last[0]))
+
+
+def blocks_of(core: tuple[slice, slice], shape: tuple[int, int]) -> Iterable[tuple[int, tuple[slice, slice]]]:
+    """Index and SR window, counted from the core's first pixel, of each block that an SR window fills."""
+    _, columns = block_grid(shape)
+    for top in range(core[0].start, core[0].stop, BLOCK):
+        for left in range(core[1].start, core[1].stop, BLOCK):
+            rows = slice(top - core[0].start, min(top + BLOCK, core[0].stop) - core[0].start)
+            cols = slice(left - core[1].start, min(left + BLOCK, core[1].stop) - core[1].start)
+            yield top // BLOCK * columns + left // BLOCK, (rows, cols)

@@ -1,0 +1,204 @@
+"""The metadata of a Sentinel-2 product in SAFE format: what its digital numbers mean, in the producer's words."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from xml.etree import ElementTree
+
+from geosr.errors import InputError, RadiometryError
+from geosr.radiometry import Radiometry
+from geosr.sensors import Sensor, get_sensor
+
+_PRODUCT_XML = re.compile(r"(MTD_MSIL(1C|2A)|S2\w_(OPER|USER)_MTD_SAFL(1C|2A)\w*)\.xml", re.IGNORECASE)
+_PRODUCT_NAME = re.compile(r"S2\w_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{4})_R\d{3}_T\w{5}_\d{8}T\d{6}(\.SAFE)?")
+
+
+@dataclass(frozen=True)
+class ProductMetadata:
+    """What a Sentinel-2 product says about itself."""
+
+    path: str
+    """The product XML, or the product folder where only its name could be read."""
+    product_uri: str
+    """The product's name, ending in ``.SAFE``."""
+    level: str
+    """``L1C`` or ``L2A``."""
+    processing_baseline: str
+    """Such as ``05.09``."""
+    quantification: float
+    """DN per unit of reflectance."""
+    offsets: Mapping[str, float]
+    """By band name, the number that is added to a DN before it is divided by `quantification`; zero before 04.00."""
+    nodata: int | None = None
+    """The DN that marks an invalid pixel."""
+    saturated: int | None = None
+    """The DN that marks a saturated pixel."""
+    sensing_time: datetime | None = None
+    """Start of the datatake, UTC."""
+
+    @property
+    def sensor(self) -> Sensor:
+        """The sensor that the product belongs to."""
+        return get_sensor(f"sentinel-2-{self.level.lower()}")
+
+    def radiometry(self, bands: Iterable[str]) -> Radiometry:
+        """How the DN of these bands encode reflectance.
+
+        Args:
+            bands: Canonical names, such as ``B04``.
+
+        Raises:
+            RadiometryError: A band holds no reflectance, or the bands have different offsets.
+        """
+        bands = tuple(bands)
+        if unknown := [band for band in bands if band not in self.offsets]:
+            raise RadiometryError(
+                f"{self.product_uri} does not say how {' '.join(unknown)} encodes reflectance; "
+                f"it does for {' '.join(self.offsets)}"
+            )
+        offsets = {self.offsets[band]: band for band in reversed(bands)}
+        if len(offsets) != 1:
+            told = ", ".join(f"{band} {offset:g}" for offset, band in offsets.items()) or "no bands were given"
+            raise RadiometryError(f"{self.product_uri} has different offsets ({told}); choose bands that share one")
+        (offset,) = offsets
+        return Radiometry(1 / self.quantification, offset / self.quantification, self.nodata, self.saturated)
+
+
+def product_metadata(path: str) -> ProductMetadata | None:
+    """What the Sentinel-2 product around a file says, or None where the file is part of none.
+
+    Looks for the product XML next to the file, in the folder that holds ``GRANULE`` and in the ``.SAFE`` folder, on
+    disk and inside a local ``/vsizip/``. Elsewhere (a bucket, a web server) folders cannot be listed: there the
+    product's name, which holds the processing baseline, speaks for the JPEG 2000 files below it.
+
+    Args:
+        path: The product XML, or any path in the product; GDAL's ``SENTINEL2_L2A:...`` names work too.
+
+    Raises:
+        InputError: The product XML is there but cannot be parsed.
+    """
+    path = re.sub(r"^SENTINEL2_L\w\w:(.*\.xml).*$", r"\1", str(path), flags=re.IGNORECASE)
+    for candidate in _candidates(path):
+        content = _read(candidate)
+        if content is not None:
+            return _parse(content, candidate)
+    return _from_name(path)
+
+
+def _candidates(path: str) -> list[str]:
+    """Where the product XML of `path` can be."""
+    if _PRODUCT_XML.fullmatch(posixpath.basename(path)):
+        return [path]
+    folders = [posixpath.dirname(path)]
+    parts = path.split("/")
+    for position, part in enumerate(parts):
+        if part.upper() == "GRANULE":
+            folders.append("/".join(parts[:position]))
+        elif part.upper().endswith(".SAFE"):
+            folders.append("/".join(parts[: position + 1]))
+    return [
+        posixpath.join(folder, name)
+        for folder in dict.fromkeys(folders)
+        for name in _names(folder)
+        if _PRODUCT_XML.fullmatch(name)
+    ]
+
+
+def _archive(path: str) -> tuple[str, str] | None:
+    """A ``/vsizip/`` path as the zip file and the path inside it."""
+    match = re.match(r"/vsizip/(.+?\.zip)(?:/(.*))?$", path, re.IGNORECASE)
+    return (match[1], (match[2] or "").strip("/")) if match and Path(match[1]).is_file() else None
+
+
+def _names(folder: str) -> list[str]:
+    """Names of the files in a folder; nothing where it cannot be listed."""
+    if archive := _archive(folder):
+        with zipfile.ZipFile(archive[0]) as file:
+            inside = [posixpath.split(name) for name in file.namelist()]
+        return [name for parent, name in inside if parent == archive[1]]
+    try:
+        return sorted(entry.name for entry in Path(folder).iterdir())
+    except OSError:
+        return []
+
+
+def _read(path: str) -> bytes | None:
+    """The content of a file on disk or in a local zip, or None where there is no such file."""
+    if archive := _archive(path):
+        with zipfile.ZipFile(archive[0]) as file:
+            return file.read(archive[1]) if archive[1] in file.namelist() else None
+    return Path(path).read_bytes() if Path(path).is_file() else None
+
+
+def _parse(content: bytes, path: str) -> ProductMetadata:
+    """The product XML as values; tags as in the Products Specification Document, versions 13 to 15."""
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError as error:
+        raise InputError(f"{path} is not valid XML ({error}); download the product again") from error
+
+    def first(*tags: str) -> str | None:
+        elements = (element for tag in tags for element in root.iter(tag))
+        return next((element.text.strip() for element in elements if element.text), None)
+
+    baseline = first("PROCESSING_BASELINE")
+    quantification = first("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE")
+    if baseline is None or quantification is None:
+        raise InputError(f"{path} names no processing baseline or no quantification; download the product again")
+    match = re.search("L1C|L2A", posixpath.basename(path).upper())
+    level = match[0] if match else "L1C"
+    special = {
+        element.findtext("SPECIAL_VALUE_TEXT"): int(element.findtext("SPECIAL_VALUE_INDEX", ""))
+        for element in root.iter("Special_Values")
+    }
+    names = get_sensor(f"sentinel-2-{level.lower()}").band_names
+    offsets = dict.fromkeys(names, 0.0)
+    for tag in ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET"):
+        for element in root.iter(tag):
+            # band_id counts the bands of the instrument, B8A between B08 and B09.
+            offsets[names[int(element.attrib["band_id"])]] = float(element.text or 0)
+    time = first("DATATAKE_SENSING_START", "PRODUCT_START_TIME")
+    return ProductMetadata(
+        path=path,
+        product_uri=first("PRODUCT_URI", "PRODUCT_URI_2A", "PRODUCT_URI_1C")
+        or posixpath.basename(posixpath.dirname(path)),
+        level=level,
+        processing_baseline=baseline,
+        quantification=float(quantification),
+        offsets=offsets,
+        nodata=special.get("NODATA"),
+        saturated=special.get("SATURATED"),
+        sensing_time=datetime.fromisoformat(time) if time else None,
+    )
+
+
+def _from_name(path: str) -> ProductMetadata | None:
+    """What the product's name says, for its own JPEG 2000 files: derived files may have dropped the offset."""
+    parts = path.split("/")
+    position = next((i for i, part in enumerate(parts) if _PRODUCT_NAME.fullmatch(part)), None)
+    # N9999 marks a product that somebody processed himself; it orders after every baseline and says nothing.
+    if position is None or not path.lower().endswith(".jp2") or "_N9999_" in parts[position]:
+        return None
+    match = _PRODUCT_NAME.fullmatch(parts[position])
+    assert match is not None
+    level, time, number, _ = match.groups()
+    baseline = f"{number[:2]}.{number[2:]}"
+    sensor = get_sensor(f"sentinel-2-{level.lower()}")
+    radiometry = sensor.radiometry(baseline)
+    return ProductMetadata(
+        path="/".join(parts[: position + 1]),
+        product_uri=parts[position],
+        level=level,
+        processing_baseline=baseline,
+        quantification=sensor.quantification,
+        offsets=dict.fromkeys(sensor.band_names, radiometry.offset * sensor.quantification),
+        nodata=0,
+        saturated=sensor.saturated,
+        sensing_time=datetime.fromisoformat(f"{time}+00:00"),
+    )

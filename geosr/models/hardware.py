@@ -1,0 +1,26 @@
+"""What the device at hand computes natively."""
+
+import torch
+
+
+def native_bf16(device: str | torch.device = "auto") -> bool:
+    """Whether ``device`` multiplies bfloat16 in hardware; where it does not, bfloat16 is slower than float32.
+
+    >>> isinstance(native_bf16("cpu"), bool)
+    True
+    """
+    kind = pick_device(device).type
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kind == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
+
+
+def pick_device(device: str | torch.device = "auto") -> torch.device:
+    """The device of that name; ``auto`` is CUDA, else Apple's MPS, else the CPU."""
+    if str(device) != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

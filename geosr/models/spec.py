@@ -1,0 +1,55 @@
+"""What a model says about itself; stored in the header of its weights file."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from geosr.errors import ModelError
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything needed to build, feed and trust a model, except its weights."""
+
+    name: str
+    architecture: str
+    """Key of ``geosr.models.registry.ARCHITECTURES``."""
+    scale: int
+    """SR pixels per LR pixel, along each axis."""
+    bands: tuple[str, ...]
+    """Names of the bands in and out, in order."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the architecture, without ``bands`` and ``scale``: its width, depth, normalisation."""
+    gsd: float | None = None
+    """Ground sampling distance (m) of the input that the model is meant for."""
+    consistency_mtf: float | None = 0.3
+    """MTF at Nyquist of the point-spread function in the consistency layer; None leaves the layer out."""
+    halo: int | None = None
+    """LR pixels of context that one output pixel depends on, to each side; measured when the model is built."""
+    tiling: Literal["exact", "approximate"] = "exact"
+    """``exact`` when tiles with the halo give what the whole image gives."""
+    multiple_of: int = 1
+    """Height and width of the input must be multiples of this."""
+    licence: str = "Apache-2.0"
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """How the weights came about: config, training scenes, steps, attribution."""
+    quality: dict[str, Any] = field(default_factory=dict)
+    """Figures measured on scenes that were not trained on."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", tuple(self.bands))
+        if self.scale < 1 or not self.bands:
+            raise ModelError(f"model {self.name!r} has scale {self.scale} and bands {self.bands}; it needs a scale >= 1 and a band")
+        if self.tiling not in ("exact", "approximate"):
+            raise ModelError(f"model {self.name!r} declares tiling {self.tiling!r}; allowed are 'exact' and 'approximate'")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as JSON-ready values."""
+        return asdict(self) | {"bands": list(self.bands)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelSpec":
+        """The specification that ``to_dict`` wrote; keys of a newer geosr are an error, not a silence."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ModelError(f"the weights say {', '.join(unknown)}, which this geosr does not know; a newer geosr wrote them")
+        return cls(**values)

@@ -1,0 +1,69 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.errors import NotGeoreferencedWarning
+
+NORTH_UP = Affine(10, 0, 400_000, 0, -10, 5_000_000)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real imagery beside the project; tests that need it are skipped where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"real imagery is absent: {folder}")
+    return folder
+
+
+@pytest.fixture
+def make_raster(tmp_path: Path) -> Callable[..., Path]:
+    """A factory that writes a small GeoTIFF of ``array`` (band, y, x) and returns its path."""
+
+    def make(
+        array: np.ndarray,
+        *,
+        name: str = "scene.tif",
+        dtype: str | None = None,
+        nodata: float | None = None,
+        scale: float | Sequence[float] | None = None,
+        offset: float | Sequence[float] | None = None,
+        descriptions: Sequence[str] | None = None,
+        crs: str | None = "EPSG:32633",
+        transform: Affine | None = NORTH_UP,
+    ) -> Path:
+        array = np.asarray(array, dtype=dtype)
+        count, height, width = array.shape
+        path = tmp_path / name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(
+                path,
+                "w",
+                driver="GTiff",
+                count=count,
+                height=height,
+                width=width,
+                dtype=array.dtype,
+                nodata=nodata,
+                crs=crs,
+                transform=transform,
+            ) as file:
+                file.write(array)
+                if scale is not None:
+                    file.scales = np.broadcast_to(scale, count).tolist()
+                if offset is not None:
+                    file.offsets = np.broadcast_to(offset, count).tolist()
+                if descriptions is not None:
+                    file.descriptions = tuple(descriptions)
+        return path
+
+    return make
