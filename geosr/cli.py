@@ -198,7 +198,7 @@ def _facts(scene: "Scene") -> dict[str, Any]:
         "bounds": list(scene.geobox.boundingbox),
         "dtype": scene.dtype,
         **radiometry,
-        "models": [spec.name for spec in fitting_models(scene)],
+        "models": [weights.spec.name for weights in fitting_models(scene)],
         "from": scene.facts,
     }
 

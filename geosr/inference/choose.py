@@ -6,48 +6,46 @@ from os import PathLike, fspath
 
 from geosr.errors import ModelError
 from geosr.io.raster import Scene, resolution_m
-from geosr.models import ModelSpec, find_weights, shipped_models
+from geosr.models import WeightsFile, find_weights, shipped_models
 
 log = logging.getLogger(__name__)
 
 
-def fitting_models(scene: Scene) -> list[ModelSpec]:
+def fitting_models(scene: Scene) -> list[WeightsFile]:
     """The shipped models whose bands the scene has, the best fit first.
 
     The nearest ground sampling distance fits best; among equals the larger scale.
     """
     pixel = resolution_m(scene.geobox)
 
-    def misfit(spec: ModelSpec) -> tuple[float, int]:
+    def misfit(weights: WeightsFile) -> tuple[float, int]:
+        spec = weights.spec
         distance = abs(log2(pixel / spec.gsd)) if pixel and spec.gsd else 0.0
         return round(distance, 1), -spec.scale
 
-    specs = [weights.spec for weights in shipped_models()]
-    return sorted((spec for spec in specs if set(spec.bands) <= set(scene.bands)), key=misfit)
+    return sorted((w for w in shipped_models() if set(w.spec.bands) <= set(scene.bands)), key=misfit)
 
 
-def choose_model(scene: Scene, wanted: str | PathLike[str] | None = None) -> str:
-    """Name or path of the model to use: the one that is wanted, else the shipped one that fits best.
+def choose_model(scene: Scene, wanted: str | PathLike[str] | None = None) -> WeightsFile:
+    """The model to use: the one that is wanted, else the shipped one that fits best.
 
     Raises:
         ModelError: The scene lacks bands that the model, or every shipped model, needs.
     """
     if wanted is not None:
-        spec = find_weights(fspath(wanted)).spec
-        missing = [band for band in spec.bands if band not in scene.bands]
-        if missing:
-            raise ModelError(_lacking(scene, f"model {spec.name!r} needs {' '.join(spec.bands)}"))
-        name = fspath(wanted)
+        weights = find_weights(fspath(wanted))
+        if not set(weights.spec.bands) <= set(scene.bands):
+            raise ModelError(_lacking(scene, f"model {weights.spec.name!r} needs {' '.join(weights.spec.bands)}"))
     else:
         fitting = fitting_models(scene)
         if not fitting:
-            needs = "\n".join(f"  {w.spec.name}: {' '.join(w.spec.bands)}" for w in shipped_models())
-            raise ModelError(_lacking(scene, f"no shipped model fits; they need\n{needs}"))
-        spec, name = fitting[0], fitting[0].name
-    pixel = resolution_m(scene.geobox)
-    if pixel and spec.gsd and abs(log2(pixel / spec.gsd)) > 1.1:
-        log.warning("%s has pixels of %.3g m; model %s was made for %.3g m", scene.name, pixel, spec.name, spec.gsd)
-    return name
+            needs = "".join(f"\n  {w.spec.name}: {' '.join(w.spec.bands)}" for w in shipped_models())
+            raise ModelError(_lacking(scene, f"no shipped model fits; they need{needs}"))
+        weights = fitting[0]
+    pixel, gsd = resolution_m(scene.geobox), weights.spec.gsd
+    if pixel and gsd and abs(log2(pixel / gsd)) > 1.1:
+        log.warning("%s has pixels of %.3g m; model %s was made for %.3g m", scene.name, pixel, weights.spec.name, gsd)
+    return weights
 
 
 def _lacking(scene: Scene, needs: str) -> str:

@@ -124,7 +124,12 @@ def predict(
             open_scene(sources, bands=bands, scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline)
         )
         check_target(target, scene.paths, overwrite=overwrite)
-        resolver = model if isinstance(model, SuperResolver) else load_model(choose_model(scene, model), device=device, precision=precision)
+        if isinstance(model, SuperResolver):
+            resolver = model
+        else:
+            weights = choose_model(scene, model)
+            scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
+            resolver = load_model(weights.path, device=device, precision=precision)
         job = _Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile)
         journal = stack.enter_context(closing(Journal(target, job.fingerprint(scene), restart=restart)))
         resumed = len(journal.tiles)
