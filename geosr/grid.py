@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, isfinite
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -36,13 +36,20 @@ def window_of_bounds(geobox: GeoBox, area: BoundingBox | Geometry) -> Window:
         area: Bounds in the grid's own CRS, or a geometry in any CRS.
 
     Raises:
-        GridError: The area lies outside the grid.
+        GridError: The area lies outside the grid, or its CRS cannot be brought to the grid's.
     """
     if isinstance(area, BoundingBox):
         area = box(*area, crs=geobox.crs)
-    if area.crs is not None and geobox.crs is not None and area.crs != geobox.crs:
-        area = area.to_crs(geobox.crs, resolution="auto")
-    corners = area.transform(lambda x, y: ~geobox.affine * (x, y)).boundingbox
+    if area.crs is not None and geobox.crs is None:
+        raise GridError("the scene has no coordinate reference system; give the area as numbers on the scene's own grid")
+    try:
+        if area.crs is not None and area.crs != geobox.crs:
+            area = area.to_crs(geobox.crs, resolution="auto")
+        corners = area.transform(lambda x, y: ~geobox.affine * (x, y)).boundingbox
+        if not all(map(isfinite, corners)):
+            raise ValueError(f"{corners}")
+    except Exception as error:  # odc-geo passes on whatever shapely makes of coordinates at infinity
+        raise GridError(f"the area lies outside the scene: its coordinates have no place in {geobox.crs}") from error
     height, width = geobox.shape
     tolerance = 1e-6  # of a pixel: bounds that were written as decimals still fall on pixel edges
     left, top = max(int((corners.left + tolerance) // 1), 0), max(int((corners.bottom + tolerance) // 1), 0)

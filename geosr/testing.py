@@ -6,7 +6,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from torch import Tensor, nn
 
-from geosr.grid import TilePlan
+from geosr.grid import TilePlan, scaled
 from geosr.io.raster import Raster
 from geosr.models import Model, ModelSpec
 from geosr.radiometry import Radiometry
@@ -14,9 +14,10 @@ from geosr.radiometry import Radiometry
 
 def coordinate_raster(height: int, width: int, *, pixel: float = 10.0) -> Raster:
     """Raster whose two bands hold the row and the column of each pixel: any misregistration shows in the numbers."""
-    array = np.stack(np.mgrid[:height, :width]).astype(np.float32)
+    array = np.indices((height, width), dtype=np.float32)
     geobox = GeoBox((height, width), Affine(pixel, 0, 400_000, 0, -pixel, 5_000_000), "EPSG:32633")
-    return Raster(array, np.ones((height, width), bool), geobox, ("row", "column"), Radiometry(scale=1.0, dtype="uint16"))
+    radiometry = Radiometry(scale=1.0, dtype="uint16")
+    return Raster(array, np.ones((height, width), bool), geobox, ("row", "column"), radiometry)
 
 
 def impulse_model(scale: int, reach: int, *, bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")) -> Model:
@@ -26,6 +27,8 @@ def impulse_model(scale: int, reach: int, *, bands: tuple[str, ...] = ("B02", "B
 
 
 class _Impulse(nn.Module):
+    weight: Tensor
+
     def __init__(self, scale: int, reach: int) -> None:
         super().__init__()
         self.scale, self.reach = scale, reach
@@ -81,9 +84,7 @@ def assert_tiling_exact(model: Model, *, shape: tuple[int, int] = (61, 47), core
     whole = model(lr)
     scale = model.spec.scale
     for tile in TilePlan(shape, core, model.spec.halo):
-        sr = model(lr[..., tile.read[0], tile.read[1]])
-        (rows, columns), (inner_rows, inner_columns) = tile.core, tile.inner
-        ours = sr[..., inner_rows.start * scale : inner_rows.stop * scale, inner_columns.start * scale : inner_columns.stop * scale]
-        theirs = whole[..., rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
-        difference = float((ours - theirs).abs().max())
+        sr = model(lr[..., *tile.read])
+        inner, core_sr = scaled(tile.inner, scale), scaled(tile.core, scale)
+        difference = float((sr[..., *inner] - whole[..., *core_sr]).abs().max())
         assert difference <= 1e-5, f"tile {tile.index} differs from the whole image by {difference:.1e}"

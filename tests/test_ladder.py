@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "geosr"
 
 WORDS = {"errors", "sensors", "radiometry", "grid", "config"}
 MATHS = {"models", "losses", "metrics", "degrade"}
-EVERYTHING = WORDS | MATHS | {"io", "preview", "inference", "data", "training", "testing", "xr", "cli"}
+EVERYTHING = WORDS | MATHS | {"io", "preview", "inference", "data", "demo", "training", "testing", "xr", "cli"}
 
 TRAINERS = {"lightning", "pytorch_lightning", "torchgeo", "torchmetrics", "kornia"}
 READERS = {"rasterio", "xarray", "zarr"}
@@ -40,10 +40,11 @@ LADDER = {
     **dict.fromkeys(MATHS, MATH),
     # rung 2: use
     "preview": Part(may=WORDS | {"io", "preview"}, never=TRAINERS),
-    "inference": Part(may=WORDS | {"io", "models", "inference"}, never=TRAINERS),
-    "data": Part(may=WORDS | MATHS | {"io", "data"}, never=set()),
+    "inference": Part(may=WORDS | {"io", "models", "preview", "inference"}, never=TRAINERS),
+    "data": Part(may=WORDS | MATHS | {"io", "demo", "data"}, never=set()),
     "training": Part(may=WORDS | MATHS | {"io", "data", "training"}, never=set()),
     # oracles, for users' own tests as well
+    "demo": WORD,
     "testing": Part(may=WORDS | {"io", "models", "testing"}, never=TRAINERS),
     # rung 3: doors; "" is geosr/__init__.py, whose public names load on first use
     "xr": Part(may=EVERYTHING, never={"torch"} | TRAINERS, door=True),

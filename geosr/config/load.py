@@ -5,7 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
-from geosr.config.schema import Config
+from geosr.config.checks import check
+from geosr.config.schema import Config, settings
 from geosr.errors import ConfigError, did_you_mean
 
 
@@ -26,30 +27,46 @@ def find_config(name: str | Path) -> Path:
         return Path(name)
     shipped = shipped_configs()
     if str(name) not in shipped:
-        raise ConfigError(f"config {str(name)!r} is no file and not shipped ({' '.join(shipped)})" + did_you_mean(str(name), shipped))
+        raise ConfigError(
+            f"config {str(name)!r} is no file and not shipped ({' '.join(shipped)})" + did_you_mean(str(name), shipped)
+        )
     return shipped[str(name)]
 
 
 def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The configuration of a YAML file, with ``Section.key=value`` overrides, checked against the schema.
+    """The configuration of a YAML file, with ``Section.key=value`` overrides, checked against schema and ranges.
 
     Raises:
-        ConfigError: A key is unknown, a value has the wrong type, or the file is no YAML.
+        ConfigError: A key is unknown, a value has the wrong type or is not allowed, or the file is no YAML.
     """
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+    from yaml import YAMLError
 
     path = find_config(name)
-    schema = OmegaConf.structured(Config)
     try:
-        merged = OmegaConf.merge(schema, OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides)))
-        return cast(Config, OmegaConf.to_object(merged))
-    except OmegaConfBaseException as error:
-        key = str(error.full_key or "")
-        section, _, word = key.rpartition(".")
-        known = OmegaConf.select(schema, section) if section else schema
-        hint = did_you_mean(word, [str(k) for k in known]) if word and word not in known else ""
-        raise ConfigError(f"{path.name}: {key or 'config'}: {str(error).splitlines()[0]}{hint}") from error
-    except yaml.YAMLError as error:
+        loaded = OmegaConf.load(path)
+    except (YAMLError, UnicodeError, OSError) as error:
         raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path.name} is a list; a configuration has sections ({_sections()})")
+    try:
+        given = OmegaConf.from_dotlist(list(overrides))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{' '.join(overrides)} is not Section.key=value with a YAML value: {error}") from error
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Config), loaded, given)
+        config = cast(Config, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:
+        key, known = str(error.full_key or ""), settings()
+        if isinstance(error, ConfigKeyError):
+            problem = f"{key or 'an empty key'} is no setting" + (did_you_mean(key, known) or f" ({_sections()})")
+        else:
+            problem = f"{key or 'a section'}: {str(error).splitlines()[0]}"
+            problem += f"; it takes {known[key]}" if key in known else ""
+        raise ConfigError(f"{path.name}: {problem}") from error
+    return check(config)
+
+
+def _sections() -> str:
+    return " ".join(key for key in settings() if "." not in key)

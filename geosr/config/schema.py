@@ -1,6 +1,6 @@
 """Every setting of a training run, its type, unit and default. Sections and keys are those of opensr-srgan."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
 
@@ -9,13 +9,15 @@ class DataSection:
     """Scenes, and how patches are cut from them."""
 
     root: str = "../shared/data"
-    """Folder that the scene paths are relative to."""
+    """Folder that the scene paths are relative to; ``demo`` is that of the scene that comes with geosr."""
     train_scenes: list[str] = field(default_factory=list)
     """HR rasters to train on; globs are allowed."""
     val_scenes: list[str] = field(default_factory=list)
-    """HR rasters to validate on, whole. No place of theirs may be in the training scenes."""
+    """HR rasters to validate on. No place of theirs may be in the training scenes."""
     exclude: dict[str, list[int]] = field(default_factory=dict)
-    """Windows kept out of training: scene -> [row, column, height, width]."""
+    """Windows kept out of training: scene -> [row, column, height, width], in HR pixels."""
+    val_windows: dict[str, list[int]] = field(default_factory=dict)
+    """Windows to validate on, where it is not the whole scene: scene -> [row, column, height, width]."""
     bands: list[str] = field(default_factory=lambda: ["B02", "B03", "B04", "B08"])
     gsd: float | None = None
     """Ground sampling distance (m) of the images that the model will be applied to."""
@@ -83,6 +85,7 @@ class TrainingSection:
     precision: str = "auto"
     """auto (bfloat16 where the hardware multiplies it), 32-true, bf16-mixed."""
     accelerator: str = "auto"
+    """auto, cpu, gpu, cuda or mps."""
     seed: int = 0
     gradient_clip_val: float = 1.0
     Losses: LossesSection = field(default_factory=LossesSection)
@@ -127,3 +130,18 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """The resolved settings as plain values."""
         return asdict(self)
+
+
+def settings(section: type = Config, prefix: str = "") -> dict[str, str]:
+    """Every section and setting by its dotted key, with the type of its value.
+
+    >>> settings()["Data.gsd"], settings()["Training.EMA"]
+    ('float | None', 'EMASection')
+    """
+    known = {}
+    for entry in fields(section):
+        kind: Any = entry.type
+        known[prefix + entry.name] = kind.__name__ if isinstance(kind, type) else str(kind)
+        if isinstance(kind, type) and is_dataclass(kind):
+            known |= settings(kind, f"{prefix}{entry.name}.")
+    return known

@@ -1,7 +1,5 @@
 """The Lightning data module: training patches and whole validation scenes."""
 
-from pathlib import Path
-
 import lightning as L
 import numpy as np
 import torch
@@ -9,13 +7,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geosr.config.schema import Config
-from geosr.data.scenes import PatchDataset, read_scenes
+from geosr.data.scenes import PatchDataset, read_scenes, rows_and_columns
 from geosr.errors import ConfigError
 from geosr.io.raster import Raster
 
+SMALLEST_SCENE = 32
+"""HR pixels along a side of a validation scene: its border does not count, and SSIM's window of 11 must fit inside."""
+
 
 class ScenesDataModule(L.LightningDataModule):
-    """Batches ``{"hr": (batch, band, y, x)}`` for training; ``{"hr": (1, band, y, x), "valid": (1, y, x)}`` scenes to validate on."""
+    """Batches of reflectance that LR images are made from.
+
+    For training ``{"hr": (batch, band, y, x)}``, for validation whole scenes ``{"hr": (1, band, y, x), "valid":
+    (1, y, x)}``.
+
+    Raises:
+        ConfigError: A scene is missing, too small, or in both parts.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -23,23 +31,42 @@ class ScenesDataModule(L.LightningDataModule):
         data = config.Data
         if not data.train_scenes or not data.val_scenes:
             raise ConfigError("Data.train_scenes and Data.val_scenes must each name a scene")
-        self.train = read_scenes(data.root, data.train_scenes, data.bands, data.exclude)
-        self.val = read_scenes(data.root, data.val_scenes, data.bands)
-        both = sorted(set(self.train) & set(self.val))
-        if both:
-            raise ConfigError(f"{', '.join(both)}: in Data.train_scenes and in Data.val_scenes; validation would flatter")
+        self.train = read_scenes(data.root, data.train_scenes, data.bands, exclude=data.exclude)
+        self.val = read_scenes(data.root, data.val_scenes, data.bands, windows=data.val_windows)
+        for name, raster in self.val.items():
+            self._require_fit_to_validate(name, raster)
+
+    def _require_fit_to_validate(self, name: str, raster: Raster) -> None:
+        """Raise unless the scene is large enough and none of its pixels is trained on."""
+        height, width = raster.valid.shape
+        if min(height, width) < SMALLEST_SCENE or not raster.valid.any():
+            raise ConfigError(
+                f"{name} has {height} x {width} pixels to validate on, {raster.valid.sum()} of them valid; "
+                f"it needs {SMALLEST_SCENE} x {SMALLEST_SCENE} with valid ones"
+            )
+        if name not in self.train:
+            return
+        trained = self.train[name].valid
+        if name in self.config.Data.val_windows:
+            trained = trained[rows_and_columns(self.config.Data.val_windows[name], name, trained.shape)]
+        if trained.any():
+            raise ConfigError(
+                f"{name} is in Data.train_scenes and in Data.val_scenes, so validation would flatter; keep what is "
+                "validated on out of training with Data.exclude, or validate on another part with Data.val_windows"
+            )
 
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Per-band mean and standard deviation of the valid training reflectance."""
         pixels = np.concatenate([raster.array[:, raster.valid] for raster in self.train.values()], axis=1)
-        return [round(float(v), 4) for v in pixels.mean(1)], [round(float(v), 4) for v in pixels.std(1)]
+        mean, deviation = pixels.mean(1), np.maximum(pixels.std(1), 1e-4)  # a band may be constant
+        return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in deviation]
 
     def describe(self) -> str:
         """What there is to train and validate on, in a sentence."""
         pixels = [sum(int(raster.valid.sum()) for raster in part.values()) / 1e6 for part in (self.train, self.val)]
         return (
-            f"{len(self.train)} scenes with {pixels[0]:.2f} million valid pixels to train on, "
-            f"{len(self.val)} with {pixels[1]:.2f} million to validate on"
+            f"{pixels[0]:.2f} million valid pixels to train on (scenes: {len(self.train)}), "
+            f"{pixels[1]:.2f} million to validate on (scenes: {len(self.val)})"
         )
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
@@ -62,7 +89,7 @@ class ScenesDataModule(L.LightningDataModule):
 
     def sources(self) -> dict[str, list[str]]:
         """Names of the scenes, for the weights file."""
-        return {"train": [Path(name).as_posix() for name in self.train], "val": [Path(name).as_posix() for name in self.val]}
+        return {"train": list(self.train), "val": list(self.val)}
 
 
 def whole_scene(raster: Raster, scale: int) -> dict[str, Tensor]:

@@ -9,14 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geosr.degrade.resample import gather
+
 
 @dataclass(frozen=True)
 class PSF:
     """Gaussian optics and a square detector: what turns ``scale`` x ``scale`` HR pixels into one LR pixel.
 
     Averaging over the detector alone leaves a contrast (modulation transfer, MTF) of 2/pi at the LR Nyquist
-    frequency; the Gaussian brings the product down to ``mtf``. A Gaussian of standard deviation sigma has the
-    transfer ``exp(-2 (pi sigma f)**2)``, and the LR Nyquist frequency is ``1 / (2 scale)`` cycles per HR pixel, hence
+    frequency, the averaging over an HR pixel that the image has seen already included; the Gaussian brings the
+    product down to ``mtf``. A Gaussian of standard deviation sigma has the transfer ``exp(-2 (pi sigma f)**2)``, and
+    the LR Nyquist frequency is ``1 / (2 scale)`` cycles per HR pixel, hence
     ``sigma = sqrt(-2 ln(mtf pi / 2)) scale / pi``.
 
     >>> round(PSF(scale=2).sigma, 4), PSF(scale=2).radius, PSF(scale=4).kernel.size
@@ -35,7 +38,7 @@ class PSF:
         if self.scale < 1:
             raise ValueError(f"scale is {self.scale}; it must be a whole number of at least 1")
         if not 0 < self.mtf < 2 / pi:
-            raise ValueError(f"mtf is {self.mtf}; averaging over the detector alone has 2/pi = 0.637, so 0 < mtf < 0.637")
+            raise ValueError(f"mtf is {self.mtf}; the detector alone leaves 2/pi = 0.637, so 0 < mtf < 0.637")
 
     @cached_property
     def sigma(self) -> float:
@@ -54,11 +57,6 @@ class PSF:
         gaussian = np.exp(-0.5 * (position / self.sigma) ** 2)
         return np.convolve(gaussian / gaussian.sum(), np.full(self.scale, 1 / self.scale))
 
-    @cached_property
-    def weight(self) -> Tensor:
-        """The kernel along both axes as a convolution weight, float32 (1, 1, size, size)."""
-        return torch.tensor(np.outer(self.kernel, self.kernel), dtype=torch.float32)[None, None]
-
 
 def degrade(hr: Tensor, psf: PSF) -> Tensor:
     """LR image (batch, band, y / scale, x / scale) of an HR image, in its unit: blurred, then averaged.
@@ -75,10 +73,7 @@ def degrade(hr: Tensor, psf: PSF) -> Tensor:
     height, width = hr.shape[-2:]
     if height % psf.scale or width % psf.scale:
         raise ValueError(f"an HR image of {height} x {width} pixels does not divide by the scale {psf.scale}")
-    single_band = reflect(hr, psf.radius).flatten(0, 1).unsqueeze(1)
-    with torch.autocast(hr.device.type, enabled=False):
-        lr = F.conv2d(single_band, psf.weight.to(hr), stride=psf.scale)
-    return lr.view(*hr.shape[:2], height // psf.scale, width // psf.scale)
+    return gather(reflect(hr, psf.radius), psf.kernel.tolist(), psf.scale)
 
 
 def reflect(image: Tensor, pad: int) -> Tensor:
@@ -87,11 +82,14 @@ def reflect(image: Tensor, pad: int) -> Tensor:
     >>> reflect(torch.tensor([[[[1.0, 2.0]]]]), 1)[0, 0].tolist()
     [[2.0, 1.0, 2.0, 1.0], [2.0, 1.0, 2.0, 1.0]]
     """
-    while pad:
-        step = [min(pad, max(size - 1, 0)) for size in image.shape[-2:]]
-        if min(step) == 0:  # one pixel high or wide: there is nothing to mirror but the pixel itself
-            return F.pad(image, (pad,) * 4, mode="replicate")
-        now = min(step)
-        image = F.pad(image, (now,) * 4, mode="reflect")
-        pad -= now
-    return image
+    height, width = image.shape[-2:]
+    if pad < min(height, width):
+        return F.pad(image, (pad,) * 4, mode="reflect")
+    return image[..., _mirrored(height, pad, image.device)[:, None], _mirrored(width, pad, image.device)]
+
+
+def _mirrored(size: int, pad: int, device: torch.device) -> Tensor:
+    """Where the positions ``-pad ... size + pad - 1`` of a line of ``size`` pixels between two mirrors are found."""
+    period = max(2 * size - 2, 1)  # a single pixel is its own mirror image
+    position = torch.arange(-pad, size + pad, device=device).remainder(period)
+    return torch.minimum(position, period - position)

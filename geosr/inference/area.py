@@ -39,8 +39,11 @@ def _read_geojson(path: Path) -> Geometry:
         raise UsageError(f"aoi {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"aoi {path} is not JSON: {error}") from error
-    crs = content.get("crs", {}).get("properties", {}).get("name", "EPSG:4326") if isinstance(content, dict) else None
     try:
-        return Geometry(content, crs)
+        crs = content["crs"]["properties"]["name"] if content.get("crs") else "EPSG:4326"
+        area = Geometry(content, crs)
     except Exception as error:  # odc-geo passes on whatever shapely raises
         raise UsageError(f"aoi {path} holds no GeoJSON geometry: {error}") from error
+    if area.is_empty:
+        raise UsageError(f"aoi {path} holds no GeoJSON geometry: it has no coordinates")
+    return area

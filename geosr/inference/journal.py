@@ -36,6 +36,7 @@ class Journal:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            self._lock.close()
             raise OutputError(f"another geosr is writing {target}; wait for it, or choose another --out") from error
         header = json.dumps({"job": dict(job)}, sort_keys=True)
         lines_path = self.folder / "journal.jsonl"
@@ -57,12 +58,11 @@ class Journal:
             entry = json.loads(line)
             blocks = {index: Block(*block) for index, *block in entry["blocks"]}
             with data.open("rb") as file:
-                for block in blocks.values():
-                    if not block.matches(file):
-                        return False
-        except (ValueError, KeyError, TypeError):
+                if not all(block.matches(file) for block in blocks.values()):
+                    return False
+            self.tiles.add(entry["tile"])
+        except (ValueError, KeyError, TypeError, OverflowError, OSError):
             return False
-        self.tiles.add(entry["tile"])
         self.blocks.update(blocks)
         return True
 

@@ -16,7 +16,7 @@ from geosr.inference.fill import fill_invalid
 from geosr.io.raster import Raster
 from geosr.models import Model, find_weights
 from geosr.models import load_model as load_weights
-from geosr.models.hardware import native_bf16, pick_device
+from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,8 @@ class SuperResolver:
         if precision == "auto":
             precision = "bf16" if native_bf16(self.device) else "fp32"
         self.precision = precision
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.spec = model.spec
         self.model = model.to(self.device, memory_format=torch.channels_last).eval()
         self.weights_hash = weights_hash

@@ -31,7 +31,7 @@ from geosr.grid import BLOCK
 from geosr.radiometry import Radiometry
 
 ZSTD_LEVEL = 1
-"""On SR images level 9 is 1 % smaller than level 1 and takes six times as long."""
+"""On SR images level 9 gives files 8 % smaller than level 1 and takes 20 times as long."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,15 @@ def block_grid(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def encode(digital: NDArray[Any]) -> bytes:
-    """Compressed block of (band, y, x) digital numbers, at most 512 x 512: horizontal differences, then Zstandard."""
+    """Compressed block of (band, y, x) digital numbers, at most 512 x 512: horizontal differences, then Zstandard.
+
+    Beyond the image its edge goes on: zeros there would be taken for pixels by the overview of an odd last row.
+    """
     bands, height, width = digital.shape
-    pixels = np.zeros((BLOCK, BLOCK, bands), digital.dtype)
+    pixels = np.empty((BLOCK, BLOCK, bands), digital.dtype)
     pixels[:height, :width] = digital.transpose(1, 2, 0)
+    pixels[:height, width:] = pixels[:height, width - 1 : width]
+    pixels[height:] = pixels[height - 1]
     words = pixels.view(f"u{digital.dtype.itemsize}")  # TIFF's predictor 2 subtracts the bits of floats as integers
     words[:, 1:] -= words[:, :-1].copy()
     return zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(pixels.data)
@@ -135,7 +140,13 @@ def add_overviews(blocks: BlockFile, image: Sequence[Block], profile: Profile, e
         _, finer_columns = block_grid(finer_shape)
         finer = levels[-1]
 
-        def overview(place: int, finer: list[Block] = finer, columns: int = columns, finer_columns: int = finer_columns) -> bytes:
+        def overview(
+            place: int,
+            shape: tuple[int, int] = shape,
+            finer: list[Block] = finer,
+            columns: int = columns,
+            finer_columns: int = finer_columns,
+        ) -> bytes:
             row, column = divmod(place, columns)
             halves = np.zeros((len(profile.bands), BLOCK, BLOCK), profile.dtype)
             for down in (0, 1):
@@ -145,7 +156,7 @@ def add_overviews(blocks: BlockFile, image: Sequence[Block], profile: Profile, e
                         quarter = decode(blocks.read(finer[source]), len(profile.bands), profile.dtype)
                         half = BLOCK // 2
                         halves[:, down * half : (down + 1) * half, right * half : (right + 1) * half] = halve(quarter, profile.radiometry)
-            return encode(halves)
+            return encode(halves[:, : shape[0] - row * BLOCK, : shape[1] - column * BLOCK])
 
         levels.append([blocks.append(data) for data in executor.map(overview, range(rows * columns))])
         blocks.flush()
@@ -154,21 +165,17 @@ def add_overviews(blocks: BlockFile, image: Sequence[Block], profile: Profile, e
 
 def halve(digital: NDArray[Any], radiometry: Radiometry) -> NDArray[Any]:
     """Mean of each 2 x 2 digital numbers (band, y, x), of the valid ones only; nodata where none is."""
-    quarters = [digital[:, down::2, right::2] for down in (0, 1) for right in (0, 1)]
-    work = np.dtype(np.float64 if digital.dtype.itemsize > 2 and digital.dtype.kind != "f" else np.float32)
-    total = np.zeros(quarters[0].shape, work)
-    count = np.zeros(quarters[0].shape, np.uint8)
-    for quarter in quarters:
-        valid = np.isfinite(quarter) if radiometry.nodata is None else (quarter != radiometry.nodata) & np.isfinite(quarter)
-        np.add(total, quarter, out=total, where=valid)
-        count += valid
-    empty = count == 0
-    total /= np.maximum(count, 1)
-    if digital.dtype.kind != "f":
-        np.rint(total, out=total)
-    fill = radiometry.nodata if radiometry.nodata is not None else 0 if digital.dtype.kind != "f" else np.nan
-    total[empty] = fill
-    return total.astype(digital.dtype)
+    if digital.dtype.kind in "iu" and not (digital == radiometry.nodata).any():
+        total = sum(digital[:, down::2, right::2].astype(np.int64 if digital.itemsize > 2 else np.int32) for down in (0, 1) for right in (0, 1))
+        mean = ((total + 2) >> 2).astype(digital.dtype)
+        if not (mean == radiometry.nodata).any():
+            return mean
+    reflectance = radiometry.to_reflectance(digital)
+    quarters = np.stack([reflectance[:, down::2, right::2] for down in (0, 1) for right in (0, 1)])
+    valid = np.isfinite(quarters)
+    total = np.where(valid, quarters, 0).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return radiometry.to_digital(total / valid.sum(axis=0))
 
 
 def write_cog(path: Path, profile: Profile, blocks: BlockFile, levels: Sequence[Sequence[Block]]) -> None:

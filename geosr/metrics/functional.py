@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+SSIM_WINDOW = 11
+"""Pixels along a side of the window that torchmetrics uses for sigma 1.5."""
+
 
 def psnr(sr: Tensor, hr: Tensor, valid: Tensor | None = None, *, peak: float = 1.0) -> Tensor:
     """Peak signal-to-noise ratio in dB over all bands and valid pixels: ``10 log10(peak**2 / MSE)``.
@@ -27,19 +30,27 @@ def sam(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> Tensor:
     sr, hr = sr.double(), hr.double()
     norms = sr.norm(dim=1, keepdim=True), hr.norm(dim=1, keepdim=True)
     defined = ((norms[0] > 0) & (norms[1] > 0)).squeeze(1)
-    u, v = (image / norm.clamp(min=torch.finfo(torch.float64).tiny) for image, norm in zip((sr, hr), norms, strict=True))
+    smallest = torch.finfo(torch.float64).tiny
+    u, v = (image / norm.clamp(min=smallest) for image, norm in zip((sr, hr), norms, strict=True))
     angle = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
     angle = torch.where(defined, angle, 0.0)
     mean = angle.mean() if valid is None else angle[valid].mean()
     return torch.rad2deg(mean).float()
 
 
-def ssim(sr: Tensor, hr: Tensor, *, peak: float = 1.0) -> Tensor:
-    """Mean structural similarity, Gaussian window of 11 pixels with sigma 1.5 (torchmetrics computes it).
+def ssim(sr: Tensor, hr: Tensor, valid: Tensor | None = None, *, peak: float = 1.0) -> Tensor:
+    """Mean structural similarity over the pixels whose window, a Gaussian of 11 pixels with sigma 1.5, is all valid.
+
+    Torchmetrics computes it; beyond its edges it continues the image by reflection.
 
     References:
         Z. Wang et al., "Image quality assessment: from error visibility to structural similarity", TIP 13(4), 2004.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    return structural_similarity_index_measure(sr, hr, data_range=peak)
+    if valid is None:
+        valid = torch.ones_like(hr[:, 0], dtype=torch.bool)
+    sr, hr = (torch.where(valid.unsqueeze(1), image, 0.0) for image in (sr, hr))
+    touched = torch.nn.functional.max_pool2d((~valid).float(), SSIM_WINDOW, stride=1, padding=SSIM_WINDOW // 2) > 0
+    _, similarity = structural_similarity_index_measure(sr, hr, data_range=peak, return_full_image=True)
+    return similarity.mean(dim=1)[~touched].mean()

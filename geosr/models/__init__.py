@@ -4,4 +4,13 @@ from geosr.models.model import Model, measure_halo
 from geosr.models.spec import ModelSpec
 from geosr.models.weights import WeightsFile, find_weights, load_model, save_model, shipped_models
 
-__all__ = ["Model", "ModelSpec", "WeightsFile", "find_weights", "load_model", "measure_halo", "save_model", "shipped_models"]
+__all__ = [
+    "Model",
+    "ModelSpec",
+    "WeightsFile",
+    "find_weights",
+    "load_model",
+    "measure_halo",
+    "save_model",
+    "shipped_models",
+]

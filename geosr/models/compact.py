@@ -1,18 +1,21 @@
 """``compact``: a plain stack of convolutions at LR resolution, the cheapest generator for its accuracy."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from geosr.degrade.resample import bicubic
 
 
 class Compact(nn.Module):
     """Convolutions with PReLU on the LR grid, then a pixel shuffle, added to the bicubic-upsampled input.
 
     The network predicts only what bicubic interpolation misses. That residual is small, so an error of 1 % in it, as
-    bfloat16 makes, is harmless. Parameters may be cast with ``network.to(torch.bfloat16)``: the convolutions then
-    run in bfloat16, while the input, the interpolation and the sum stay in the input's precision.
+    bfloat16 makes, is harmless: under ``torch.autocast`` the convolutions run in low precision, while the input, the
+    interpolation and the sum stay in the input's.
 
     Args:
         bands: Number of bands, in and out.
@@ -25,6 +28,9 @@ class Compact(nn.Module):
     References:
         X. Wang et al., "Real-ESRGAN", ICCVW 2021 (SRVGGNetCompact), here on a bicubic instead of a nearest base.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -40,7 +46,7 @@ class Compact(nn.Module):
         self.scale = scale
         widths = [bands, *[channels] * (blocks + 1)]
         layers: list[nn.Module] = []
-        for width_in, width_out in zip(widths, widths[1:], strict=False):
+        for width_in, width_out in pairwise(widths):
             layers += [nn.Conv2d(width_in, width_out, 3, padding=1), nn.PReLU(width_out)]
         self.body = nn.Sequential(*layers, nn.Conv2d(channels, bands * scale**2, 3, padding=1))
         self.register_buffer("mean", _per_band(mean, 0.0, bands), persistent=False)
@@ -49,18 +55,17 @@ class Compact(nn.Module):
 
     def _initialise(self) -> None:
         """He initialisation for PReLU; the last convolution is small, so that training starts near bicubic."""
-        for layer in self.body:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, a=0.25)
-                nn.init.zeros_(layer.bias)
-        self.body[-1].weight.data.mul_(0.05)
+        convolutions = [layer for layer in self.body if isinstance(layer, nn.Conv2d)]
+        for convolution in convolutions:
+            nn.init.kaiming_normal_(convolution.weight, a=0.25)
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+        convolutions[-1].weight.data.mul_(0.05)
 
     def forward(self, lr: Tensor) -> Tensor:
         """SR reflectance (batch, band, y * scale, x * scale) of LR reflectance (batch, band, y, x)."""
-        mean, std = self.mean.to(lr), self.std.to(lr)
-        features = ((lr - mean) / std).to(self.body[0].weight.dtype)
-        residual = F.pixel_shuffle(self.body(features), self.scale).to(lr.dtype)
-        return F.interpolate(lr, scale_factor=self.scale, mode="bicubic", align_corners=False) + residual * std
+        features = self.body((lr - self.mean) / self.std)
+        residual = F.pixel_shuffle(features, self.scale).to(lr.dtype)
+        return torch.addcmul(bicubic(lr, self.scale), residual, self.std)
 
 
 def _per_band(values: Sequence[float] | None, default: float, bands: int) -> Tensor:

@@ -38,9 +38,13 @@ class ModelSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", tuple(self.bands))
         if self.scale < 1 or not self.bands:
-            raise ModelError(f"model {self.name!r} has scale {self.scale} and bands {self.bands}; it needs a scale >= 1 and a band")
+            raise ModelError(
+                f"model {self.name!r} has scale {self.scale} and bands {self.bands}; it needs a scale >= 1 and a band"
+            )
         if self.tiling not in ("exact", "approximate"):
-            raise ModelError(f"model {self.name!r} declares tiling {self.tiling!r}; allowed are 'exact' and 'approximate'")
+            raise ModelError(
+                f"model {self.name!r} declares tiling {self.tiling!r}; allowed are 'exact' and 'approximate'"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """The specification as JSON-ready values."""
@@ -51,5 +55,7 @@ class ModelSpec:
         """The specification that ``to_dict`` wrote; keys of a newer geosr are an error, not a silence."""
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
-            raise ModelError(f"the weights say {', '.join(unknown)}, which this geosr does not know; a newer geosr wrote them")
+            raise ModelError(
+                f"the weights say {', '.join(unknown)}, which this geosr does not know; a newer geosr wrote them"
+            )
         return cls(**values)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from geosr.errors import ModelError, did_you_mean
 from geosr.models.model import Model
@@ -50,7 +50,9 @@ def find_weights(name: str | Path) -> WeightsFile:
     shipped = {weights.spec.name: weights for weights in shipped_models()}
     if str(name) not in shipped:
         known = " ".join(shipped) or "none is shipped"
-        raise ModelError(f"model {str(name)!r} is unknown ({known}, or a .safetensors file)" + did_you_mean(str(name), shipped))
+        raise ModelError(
+            f"model {str(name)!r} is unknown ({known}, or a .safetensors file)" + did_you_mean(str(name), shipped)
+        )
     return shipped[str(name)]
 
 
@@ -74,7 +76,8 @@ def load_model(name: str | Path) -> Model:
 def save_model(model: Model, path: str | Path, *, dtype: torch.dtype = torch.float32) -> WeightsFile:
     """Write the network's weights, with the specification in the header."""
     tensors = {key: value.detach().to("cpu", dtype).contiguous() for key, value in model.network.state_dict().items()}
-    save_file(tensors, path, metadata={"geosr": json.dumps(model.spec.to_dict(), sort_keys=True)})
+    data = save(tensors, metadata={"geosr": json.dumps(model.spec.to_dict(), sort_keys=True)})
+    Path(path).write_bytes(data)  # save_file() would let only the owner read it
     return WeightsFile(Path(path), model.spec)
 
 
@@ -91,4 +94,7 @@ def read_header(path: Path) -> WeightsFile:
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
     if "geosr" not in metadata:
         raise ModelError(f"{path} has no geosr specification in its header; export it with `geosr train`")
-    return WeightsFile(path, ModelSpec.from_dict(json.loads(metadata["geosr"])))
+    try:
+        return WeightsFile(path, ModelSpec.from_dict(json.loads(metadata["geosr"])))
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{path} has a damaged geosr specification in its header: {error}") from error

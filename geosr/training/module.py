@@ -23,7 +23,7 @@ class SuperResolution(L.LightningModule):
     def __init__(self, model: Model, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.psf = PSF(config.Generator.scaling_factor, config.Degradation.mtf)
         average = get_ema_multi_avg_fn(config.Training.EMA.decay)
         self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if config.Training.EMA.enabled else None
@@ -59,14 +59,14 @@ class SuperResolution(L.LightningModule):
         figures = {"val/psnr": metrics.psnr(inside(sr), hr, valid), "val/psnr_over_bicubic": gain}
         for name, image in (("", sr), ("_bicubic", bicubic)):
             figures["val/sam" + name] = metrics.sam(inside(image), hr, valid)
-            figures["val/ssim" + name] = metrics.ssim(inside(image), hr)
-        figures["val/consistency"] = (degrade(sr, self.psf) - lr).abs().mean()
+            figures["val/ssim" + name] = metrics.ssim(inside(image), hr, valid)
+            figures["val/consistency" + name] = (degrade(image, self.psf) - lr).abs().mean()
         self.log_dict(figures, batch_size=1)
 
     def configure_optimizers(self) -> Any:
         """Adam with a linear warm-up and a cosine to zero."""
         optimizers, steps = self.config.Optimizers, self.config.Training.max_steps
-        warmup = min(self.config.Schedulers.g_warmup_steps, max(steps // 2, 1))
+        warmup = max(min(self.config.Schedulers.g_warmup_steps, steps // 2), 1)
         beta1, beta2 = optimizers.betas
         optimizer = torch.optim.Adam(self.model.parameters(), lr=optimizers.optim_g_lr, betas=(beta1, beta2))
         schedule = SequentialLR(

@@ -1,7 +1,9 @@
 """One training run: data, model, trainer, and the weights file at its end."""
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,16 +16,26 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, Ri
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from geosr import __version__
-from geosr.config import Config, load_config
+from geosr.config import Config, check, load_config
 from geosr.data import ScenesDataModule
+from geosr.errors import ConfigError
 from geosr.models import Model, ModelSpec, load_model, save_model
 from geosr.models.hardware import native_bf16
 from geosr.training.module import SuperResolution
 
 log = logging.getLogger("geosr")
 
+NOISE = (
+    "Experiment logs directory .* exists and is not empty",  # the run's folder holds the run's configuration
+    "Checkpoint directory .* exists and is not empty",
+    "The '.*_dataloader' does not have many workers",  # Data.num_workers decides
+)
+"""Warnings of Lightning that a user can do nothing about, or has decided."""
 
-def train(config: str | Path | Config = "config_20m.yaml", overrides: Sequence[str] = (), *, quiet: bool = False) -> Path:
+
+def train(
+    config: str | Path | Config = "config_20m.yaml", overrides: Sequence[str] = (), *, quiet: bool = False
+) -> Path:
     """Path of the weights file that a run of ``config`` ends with: the averaged weights of its best validation.
 
     Args:
@@ -34,7 +46,7 @@ def train(config: str | Path | Config = "config_20m.yaml", overrides: Sequence[s
     Raises:
         ConfigError: The configuration or the data that it names does not hold.
     """
-    settings = config if isinstance(config, Config) else load_config(config, overrides)
+    settings = check(config) if isinstance(config, Config) else load_config(config, overrides)
     L.seed_everything(settings.Training.seed, verbose=False)
     data = ScenesDataModule(settings)
     log.info(data.describe())
@@ -46,12 +58,14 @@ def train(config: str | Path | Config = "config_20m.yaml", overrides: Sequence[s
 
     module = SuperResolution(model, settings)
     best = ModelCheckpoint(folder, "best", monitor="val/psnr_over_bicubic", mode="max", save_last=True)
-    trainer = make_trainer(settings, folder, best, quiet=quiet)
-    trainer.fit(module, data)
-
-    state = torch.load(best.best_model_path, weights_only=True)
-    module.load_state_dict(state["state_dict"])
-    (figures,) = trainer.validate(module, data, verbose=False)
+    with _without_noise():
+        trainer = make_trainer(settings, folder, best, quiet=quiet)
+        trainer.fit(module, data)
+        state = torch.load(best.best_model_path, weights_only=True)
+        module.load_state_dict(state["state_dict"])
+        (measured,) = trainer.validate(module, data, verbose=False)
+    figures = {name.removeprefix("val/"): round(value, 6) for name, value in measured.items()}
+    log.info(summary(figures))
     trained = module.best.cpu()
     trained.spec = replace(
         trained.spec,
@@ -62,7 +76,7 @@ def train(config: str | Path | Config = "config_20m.yaml", overrides: Sequence[s
             "scenes": data.sources(),
             "attribution": "contains modified Copernicus Sentinel data",
         },
-        quality={name.removeprefix("val/"): round(value, 6) for name, value in figures.items()},
+        quality=figures,
     )
     weights = save_model(trained, folder / f"{settings.Model.name}.safetensors")
     return weights.path
@@ -85,6 +99,10 @@ def build_model(config: Config, data: ScenesDataModule) -> Model:
     if config.Model.load_checkpoint is None:
         return Model(spec)
     start = load_model(config.Model.load_checkpoint)
+    for fact in ("architecture", "scale", "bands"):
+        theirs, ours = getattr(start.spec, fact), getattr(spec, fact)
+        if theirs != ours:
+            raise ConfigError(f"Model.load_checkpoint has {fact} {theirs!r}, the configuration says {ours!r}")
     model = Model(replace(spec, arguments=start.spec.arguments))
     model.network.load_state_dict(start.network.state_dict())
     return model
@@ -95,13 +113,15 @@ def make_trainer(config: Config, folder: Path, best: ModelCheckpoint, *, quiet: 
     training = config.Training
     precision: Any = training.precision
     if precision == "auto":
-        precision = "bf16-mixed" if native_bf16() else "32-true"
+        native = native_bf16("cpu" if training.accelerator == "cpu" else "auto")
+        precision = "bf16-mixed" if native else "32-true"
     callbacks: list[Any] = [best, LearningRateMonitor()]
     if not quiet:
         callbacks.append(RichProgressBar())
     return L.Trainer(
         accelerator=training.accelerator,
         devices=1,
+        max_epochs=1,  # of max_steps batches
         max_steps=training.max_steps,
         val_check_interval=min(training.val_every, training.max_steps),
         precision=precision,
@@ -111,5 +131,32 @@ def make_trainer(config: Config, folder: Path, best: ModelCheckpoint, *, quiet: 
         enable_progress_bar=not quiet,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=50,
+        log_every_n_steps=min(50, training.max_steps),
     )
+
+
+def summary(figures: Mapping[str, float]) -> str:
+    """A line of validation figures, each next to that of bicubic interpolation."""
+    return (
+        "validation: PSNR {psnr:.2f} dB ({psnr_over_bicubic:+.2f} dB over bicubic), SAM {sam:.3f}° (bicubic "
+        "{sam_bicubic:.3f}°), SSIM {ssim:.4f} (bicubic {ssim_bicubic:.4f}), degraded output differs from the input by "
+        "{consistency:.1e} (bicubic {consistency_bicubic:.1e})"
+    ).format_map(figures)
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Lightning without its advertisements, its own deprecations and the warnings in ``NOISE``."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in NOISE:
+                warnings.filterwarnings("ignore", message)
+            warnings.filterwarnings("ignore", ".*deprecated.*", module="lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

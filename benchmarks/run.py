@@ -1,0 +1,209 @@
+"""Every figure that geosr claims, measured on this machine in one run and written to ``benchmarks/RESULTS.md``.
+
+The comparison needs an interpreter that has opensr-utils, named by ``GEOSR_PEER_PYTHON``; without it those rows say so.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+
+import geosr
+from benchmarks import quality
+from benchmarks.peer_opensr import save_plain_weights
+from benchmarks.scenes import synthetic_scene
+from geosr.models import load_model
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "RESULTS.md"
+PEER = os.environ.get("GEOSR_PEER_PYTHON")
+MODELS = ("s2-rgbn-x2", "s2-rgbn-x4")
+
+
+def main() -> None:
+    """Measure everything and write the report."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("GEOSR_BENCH_DIR")) as folder:
+        work = Path(folder)
+        parts = [header(), speed(work), memory(work), tiling(work), *(quality_table(name) for name in MODELS)]
+    RESULTS.write_text("\n\n".join(parts) + "\n")
+    print(f"\nwritten to {RESULTS}")
+
+
+def header() -> str:
+    """What was measured where."""
+    return (
+        "# Results\n\n"
+        f"Measured with `make bench` on {date.today():%Y-%m-%d}: {cpu()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, torch {torch.__version__.split('+')[0]}, geosr {geosr.__version__}. "
+        "Speed is wall time of a whole call after import, each in a process of its own, one after the other."
+    )
+
+
+def speed(work: Path) -> str:
+    """Speed against opensr-utils, and against the machine's own matrix product."""
+    scene = synthetic_scene(work / "scene.tif", 2048)
+    weights = save_plain_weights(work / "plain.pt")
+    same = ["--weights", str(weights)]
+    peak = ours("peak")
+    pipeline, network = ours("nearest", scene, work / "nearest.tif"), ours("plain", scene, work / "plain.tif", *same)
+    full = ours("plain", scene, work / "plain_fp32.tif", *same, "--precision", "fp32")
+    compact = ours("compact", scene, work / "compact.tif")
+    rows = [
+        versus("pipeline alone: nearest (geosr) and bilinear (opensr-utils), x4", pipeline, peer(scene, work / "peer.tif")),
+        versus("the same network, 335 k parameters, x4", network, peer(scene, work / "peer.tif", *same)),
+    ]
+    rate, best = compact["flops"] / compact["seconds"], peak[compact["precision"]]
+    agreement = psnr(work / "plain.tif", work / "plain_fp32.tif")
+    return (
+        "## Speed: a scene of 2048 x 2048 pixels, four bands, uint16\n\n"
+        + table(("what", "geosr", "opensr-utils", "ratio", "output geosr", "output opensr-utils"), rows)
+        + f"\n\nThe same network in {network['precision']} and fp32 through geosr ({full['seconds']:.1f} s): PSNR between the outputs "
+        f"{agreement:.1f} dB (target 60).\n\n"
+        f"`compact` 64 x 16 with its consistency layer, inside `predict`: {rate / 1e9:.0f} GFLOP/s in {compact['precision']}, "
+        f"{100 * rate / best:.0f} % of this machine's matrix product ({best / 1e9:.0f} GFLOP/s; fp32 {peak['fp32'] / 1e9:.0f}). "
+        "Target 60 %. Reading, halo, interpolation, consistency, encoding, overviews and the final copy are in the time, "
+        "not in the operations."
+    )
+
+
+def memory(work: Path) -> str:
+    """Peak memory for a small and a large scene."""
+    rows, peaks = [], []
+    for size in (1024, 8192):
+        scene = synthetic_scene(work / f"scene{size}.tif", size)
+        done = ours("s2-rgbn-x2", scene, work / "memory.tif")
+        peaks.append(done["peak_rss_bytes"])
+        rows.append((f"{size} x {size}", f"{peaks[-1] / 1e6:.0f} MB", f"{done['seconds']:.1f} s", f"{done['bytes'] / 1e6:.0f} MB"))
+    return (
+        "## Memory: `s2-rgbn-x2`, four bands, uint16\n\n"
+        + table(("input", "peak resident memory", "time", "output"), rows)
+        + f"\n\nRatio {peaks[1] / peaks[0]:.2f} (target 1.1, below 1500 MB)."
+    )
+
+
+def tiling(work: Path) -> str:
+    """Tiled against whole-image prediction, in reflectance and in digital numbers."""
+    rows = []
+    for name in MODELS:
+        for precision in ("fp32", "auto"):
+            resolver = geosr.load_model(name, precision=precision)
+            worst, worst_dn = 0.0, 0
+            for size in (613, 401):
+                scene = synthetic_scene(work / "odd.tif", size)
+                geosr.predict(scene, work / "t.tif", model=resolver, tile=1, dtype="float32", overwrite=True)
+                geosr.predict(scene, work / "t16.tif", model=resolver, tile=1, overwrite=True)
+                with geosr.open_scene(scene) as opened:
+                    whole = resolver.superresolve(opened.read(bands=resolver.spec.bands))
+                tiled, digital = read(work / "t.tif"), read(work / "t16.tif").astype(int)
+                worst = max(worst, float(np.abs(tiled - whole.array).max()))
+                worst_dn = max(worst_dn, int(np.abs(digital - whole.to_digital().astype(int)).max()))
+            rows.append((name, resolver.precision, f"{worst:.1e}", worst_dn))
+    return (
+        "## Tiled against whole image: 613 x 613 and 401 x 401 pixels, smallest tiles\n\n"
+        + table(("model", "precision", "largest difference, reflectance", "DN"), rows)
+        + "\n\nTargets 1e-5 and 1."
+    )
+
+
+def quality_table(name: str) -> str:
+    """PSNR, SAM and consistency of a shipped model on held-out scenes."""
+    model = load_model(name)
+    figures = quality.measure(model)
+    rows = [
+        (f.scene, f.note, f"{f.bicubic_psnr:.2f}", f"{f.back_projection_gain:+.2f}", f"**{f.model_gain:+.2f}**",
+         f"{f.bicubic_sam:.2f}", f"{f.model_sam:.2f}", f"{f.consistency:.1e}")
+        for f in figures
+    ]  # fmt: skip
+    mean = {
+        key: float(np.mean([getattr(f, key) for f in figures]))
+        for key in ("bicubic_psnr", "back_projection_gain", "model_gain", "bicubic_sam", "model_sam", "consistency")
+    }
+    rows.append(
+        ("mean", "", f"{mean['bicubic_psnr']:.2f}", f"{mean['back_projection_gain']:+.2f}", f"**{mean['model_gain']:+.2f}**",
+         f"{mean['bicubic_sam']:.2f}", f"{mean['model_sam']:.2f}", f"{mean['consistency']:.1e}")
+    )  # fmt: skip
+    columns = ("scene", "kind", "bicubic, dB", "back-projection", "model", "SAM bicubic, °", "SAM model, °", "consistency")
+    return (
+        f"## Quality: `{name}` on scenes that it was not trained on\n\n"
+        + table(columns, rows)
+        + "\n\nGains are PSNR over bicubic in dB, four bands, peak 1.0. Consistency is the mean absolute difference between the "
+        "degraded output and the input, in reflectance. The model's convolutions are fp32 here."
+    )
+
+
+def ours(*arguments: object) -> dict[str, Any]:
+    """One measurement of geosr."""
+    return call(sys.executable, "-m", "benchmarks.measure", *arguments)
+
+
+def peer(*arguments: object) -> dict[str, Any] | None:
+    """One measurement of opensr-utils; None where it is not installed."""
+    return None if PEER is None else call(PEER, HERE / "peer_opensr.py", *arguments)
+
+
+def call(*command: object) -> dict[str, Any]:
+    """The JSON that a command prints on its last line."""
+    print("measuring", *(Path(str(part)).name for part in command[1:]), flush=True)
+    done = subprocess.run([str(part) for part in command], cwd=HERE.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    print("   ", {key: value for key, value in result.items() if key != "output"}, flush=True)
+    return result
+
+
+def versus(what: str, mine: dict[str, Any], theirs: dict[str, Any] | None) -> tuple[object, ...]:
+    """A row of the comparison."""
+    own = (what, f"{mine['seconds']:.1f} s, {mine['peak_rss_bytes'] / 1e9:.2f} GB")
+    if theirs is None:
+        return (*own, "not installed", "", f"{mine['bytes'] / 1e6:.0f} MB", "")
+    return (
+        *own,
+        f"{theirs['seconds']:.1f} s, {theirs['peak_rss_bytes'] / 1e9:.2f} GB",
+        f"**{theirs['seconds'] / mine['seconds']:.1f} x** (target 4)",
+        f"{mine['bytes'] / 1e6:.0f} MB, COG",
+        f"{theirs['bytes'] / 1e6:.0f} MB",
+    )
+
+
+def psnr(first: Path, second: Path) -> float:
+    """PSNR between two outputs in dB, peak 1.0 in reflectance (scale 1e-4)."""
+    a, b = read(first), read(second)
+    error = np.mean([np.mean(((x.astype(np.float32) - y) * 1e-4) ** 2) for x, y in zip(a, b, strict=True)])
+    return float(-10 * np.log10(error))
+
+
+def read(path: Path) -> np.ndarray:
+    """All values of a raster."""
+    with rasterio.open(path) as file:
+        return file.read()
+
+
+def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    lines = [list(map(str, head))]
+    lines += [["---"] * len(lines[0])] + [list(map(str, row)) for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cpu() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

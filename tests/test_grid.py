@@ -1,0 +1,217 @@
+import numpy as np
+import pytest
+import rasterio.windows
+import shapely
+from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox, Geometry, box
+from rasterio.warp import transform_geom
+
+from geosr.errors import GridError
+from geosr.grid import (
+    BLOCK,
+    TilePlan,
+    aligned_core,
+    finer,
+    grow,
+    relative,
+    scaled,
+    size,
+    window_of_bounds,
+)
+from geosr.testing import assert_partition
+
+settings.register_profile("geosr", deadline=None)
+settings.load_profile("geosr")
+
+UTM = GeoBox((40, 60), Affine(10, 0, 600_000, 0, -10, 5_000_000), "EPSG:32633")
+ROTATED = GeoBox((12, 17), Affine(8, 6, 400_000, 6, -8, 5_000_000), "EPSG:32633")
+
+shapes = st.tuples(st.integers(1, 70), st.integers(1, 70))
+scales = st.integers(1, 8)
+
+
+@st.composite
+def geoboxes(draw):
+    """Grids of every attitude: shifted, turned, flipped, with pixels that are not square."""
+    sides = st.floats(0.01, 1000).flatmap(lambda side: st.sampled_from([side, -side]))
+    affine = (
+        Affine.translation(draw(st.floats(-1e6, 1e6)), draw(st.floats(-1e7, 1e7)))
+        * Affine.rotation(draw(st.sampled_from([0, 0, 90, 17.3, 211])))
+        * Affine.scale(draw(sides), draw(sides))
+    )
+    return GeoBox(draw(shapes), affine, draw(st.sampled_from(["EPSG:32633", "EPSG:3857", None])))
+
+
+@st.composite
+def windows(draw, height=40, width=60):
+    top, bottom = sorted(draw(st.lists(st.integers(0, height), min_size=2, max_size=2, unique=True)))
+    left, right = sorted(draw(st.lists(st.integers(0, width), min_size=2, max_size=2, unique=True)))
+    return slice(top, bottom), slice(left, right)
+
+
+@given(geobox=geoboxes(), scale=scales)
+def test_the_finer_grid_keeps_the_outline(geobox, scale):
+    fine = finer(geobox, scale)
+    height, width = geobox.shape
+    assert tuple(fine.shape) == (height * scale, width * scale)
+    assert fine.crs == geobox.crs
+    extent = max(abs(v) for v in geobox.boundingbox)
+    np.testing.assert_allclose(fine.boundingbox, geobox.boundingbox, rtol=0, atol=1e-14 * extent + 1e-300)
+    corners = [(0, 0), (width, 0), (0, height), (width, height), (width / 2, height / 3)]
+    for x, y in corners:  # not only the outline: every point keeps its place
+        np.testing.assert_allclose(fine.affine * (x * scale, y * scale), geobox.affine * (x, y), rtol=0, atol=1e-13 * extent)
+
+
+@given(shape=shapes, scale=st.sampled_from([1, 2, 4, 8]), corner=st.tuples(st.integers(0, 999_999), st.integers(0, 9_999_999)))
+def test_the_outline_of_a_utm_grid_is_kept_to_the_last_bit(shape, scale, corner):
+    geobox = GeoBox(shape, Affine(10, 0, corner[0], 0, -10, corner[1]), "EPSG:32633")
+    assert finer(geobox, scale).boundingbox == geobox.boundingbox
+
+
+@given(shape=shapes, core=st.integers(1, 80), halo=st.integers(0, 90))
+def test_cores_partition_the_scene(shape, core, halo):
+    plan = TilePlan(shape, core, halo)
+    tiles = list(plan)
+    assert_partition(plan)
+    assert len(tiles) == len(plan) == plan.grid[0] * plan.grid[1]
+    assert [tile.index for tile in tiles] == list(range(len(plan)))
+    assert all(max(size(tile.core)) <= core for tile in tiles)
+
+
+@given(shape=shapes, core=st.integers(1, 40), halo=st.integers(0, 30))
+def test_the_inner_window_finds_the_core_in_what_is_read(shape, core, halo):
+    scene = np.arange(shape[0] * shape[1]).reshape(shape)
+    for tile in TilePlan(shape, core, halo):
+        read = scene[tile.read]
+        assert read.shape == tile.shape
+        np.testing.assert_array_equal(read[tile.inner], scene[tile.core])
+
+
+@pytest.mark.parametrize(("shape", "core", "halo"), [((0, 5), 4, 1), ((5, 5), 0, 1), ((5, 5), 4, -1)])
+def test_a_plan_without_pixels_is_refused(shape, core, halo):
+    with pytest.raises(GridError, match="must be positive"):
+        TilePlan(shape, core, halo)
+
+
+@given(scale=st.integers(1, 16), wanted=st.integers(1, 5000))
+def test_an_aligned_core_fills_whole_blocks_and_is_near_what_is_wanted(scale, wanted):
+    core = aligned_core(scale, wanted)
+    assert core >= 1
+    assert core * scale % BLOCK == 0
+    step = next(n for n in range(1, BLOCK + 1) if n * scale % BLOCK == 0)  # the smallest that fills blocks
+    assert core == step or abs(core - wanted) <= step / 2
+
+
+@given(window=windows(), margin=st.integers(0, 50))
+def test_a_grown_window_stays_in_the_scene(window, margin):
+    mask = np.zeros((40, 60), bool)
+    mask[window] = True
+    padded = np.pad(mask, margin)  # the oracle grows without a border, then cuts
+    rows, columns = np.nonzero(padded)
+    padded[rows.min() - margin : rows.max() + margin + 1, columns.min() - margin : columns.max() + margin + 1] = True
+    expected = padded[margin : margin + 40, margin : margin + 60]
+    grown = np.zeros_like(mask)
+    grown[grow(window, margin, (40, 60))] = True
+    np.testing.assert_array_equal(grown, expected)
+
+
+@given(inner=windows(20, 30), outer=windows(20, 30))
+def test_a_relative_window_shifts_and_keeps_its_size(inner, outer):
+    moved = relative(inner, outer)
+    assert size(moved) == size(inner)
+    assert (moved[0].start + outer[0].start, moved[1].stop + outer[1].start) == (inner[0].start, inner[1].stop)
+
+
+@given(window=windows(20, 30), scale=scales)
+def test_a_scaled_window_selects_the_same_part_of_a_finer_image(window, scale):
+    image = np.arange(600).reshape(20, 30)
+    fine = image.repeat(scale, 0).repeat(scale, 1)
+    np.testing.assert_array_equal(fine[scaled(window, scale)], image[window].repeat(scale, 0).repeat(scale, 1))
+
+
+eighths = st.integers(-80, 560).map(lambda n: n / 8)
+
+
+@given(left=eighths, width=st.integers(1, 500), top=eighths, height=st.integers(1, 300))
+def test_bounds_become_the_window_that_rasterio_finds(left, width, top, height):
+    """Eighths of a pixel: often on an edge, exactly representable in metres."""
+    west, east = 600_000 + 10 * left, 600_000 + 10 * (left + width / 8)
+    north, south = 5_000_000 - 10 * top, 5_000_000 - 10 * (top + height / 8)
+    exact = rasterio.windows.from_bounds(west, south, east, north, transform=UTM.affine)
+    rows = max(np.floor(exact.row_off), 0), min(np.ceil(exact.row_off + exact.height), 40)
+    columns = max(np.floor(exact.col_off), 0), min(np.ceil(exact.col_off + exact.width), 60)
+    bounds = BoundingBox(west, south, east, north)
+    if rows[0] >= rows[1] or columns[0] >= columns[1]:
+        with pytest.raises(GridError, match=r"lies outside the scene, which covers \(600000"):
+            window_of_bounds(UTM, bounds)
+    else:
+        assert window_of_bounds(UTM, bounds) == (slice(*rows), slice(*columns))
+
+
+@given(window=windows())
+def test_bounds_written_as_decimals_still_fall_on_pixel_edges(window):
+    geobox = GeoBox((40, 60), Affine(1 / 9000, 0, 14.1, 0, -1 / 9000, 50.3), "EPSG:4326")
+    (west, north), (east, south) = (geobox.affine * (c, r) for c, r in zip(*[(p.start, p.stop) for p in window[::-1]], strict=True))
+    assert window_of_bounds(geobox, BoundingBox(*(round(v, 11) for v in (west, south, east, north)))) == window
+
+
+@given(window=windows(12, 17), shrink=st.sampled_from([0, 0.25, 0.49]))
+def test_bounds_on_a_rotated_grid_cover_every_pixel_that_they_touch(window, shrink):
+    """The oracle intersects the polygon of each pixel with the area."""
+    (top, bottom), (left, right) = ((part.start + shrink, part.stop - shrink) for part in window)
+    west, south, east, north = Geometry(shapely.Polygon([ROTATED.affine * p for p in ((left, top), (right, top), (right, bottom), (left, bottom))]), None).boundingbox
+    area = shapely.box(west, south, east, north)
+    columns, rows = np.meshgrid(np.arange(17), np.arange(12))
+    corners = np.stack([np.stack(ROTATED.affine * (columns + dx, rows + dy), -1) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))], -2)
+    touched = shapely.area(shapely.intersection(shapely.polygons(corners), area)) > 1e-4
+    found = np.zeros((12, 17), bool)
+    found[window_of_bounds(ROTATED, BoundingBox(west, south, east, north))] = True
+    assert (found | ~touched).all(), "a pixel in the area is left out"
+    rows, columns = np.nonzero(touched)
+    beyond = found.copy()
+    beyond[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = False
+    # The area's corner, beyond the scene's edge, may widen the window: the smallest one covers the area, not only pixels.
+    inside = shapely.polygons([ROTATED.affine * p for p in ((0, 0), (17, 0), (17, 12), (0, 12))]).contains(area)
+    assert not inside or not beyond.any(), "the window is larger than needed"
+
+
+@settings(max_examples=30)
+@given(window=windows(), crs=st.sampled_from(["EPSG:4326", "EPSG:3857", "EPSG:3035"]))
+def test_a_geometry_in_another_crs_becomes_its_window(window, crs):
+    (top, bottom), (left, right) = ((part.start + 0.3, part.stop - 0.3) for part in window)
+    ring = [UTM.affine * p for p in ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))]
+    elsewhere = transform_geom("EPSG:32633", crs, {"type": "Polygon", "coordinates": [ring]})
+    assert window_of_bounds(UTM, Geometry(elsewhere, crs)) == window
+
+
+def test_a_geometry_is_covered_by_its_bounds():
+    corners = [(600_105, 4_999_950), (600_195, 4_999_985), (600_155, 4_999_875)]
+    assert window_of_bounds(UTM, Geometry(shapely.Polygon(corners), "EPSG:32633")) == (slice(1, 13), slice(10, 20))
+
+
+@pytest.mark.parametrize("crs", ["EPSG:4326", "EPSG:32633"])
+def test_a_geometry_far_away_lies_outside(crs):
+    with pytest.raises(GridError, match="lies outside the scene"):
+        window_of_bounds(UTM, box(-70, -40, -69, -39, crs))
+
+
+def test_coordinates_that_are_no_degrees_lie_outside():
+    """Metres in a GeoJSON file, which holds degrees, have no place on any grid."""
+    with pytest.raises(GridError, match="outside the scene"):
+        window_of_bounds(UTM, box(600_000, 4_999_000, 600_100, 5_000_000, "EPSG:4326"))
+
+
+def test_a_geometry_without_coordinates_lies_outside():
+    with pytest.raises(GridError, match="outside the scene"):
+        window_of_bounds(UTM, Geometry(shapely.Polygon(), "EPSG:32633"))
+
+
+def test_degrees_cannot_be_found_on_a_grid_without_crs():
+    """Taken for the grid's own coordinates they would select some pixels, and the wrong ones."""
+    geobox = GeoBox((100, 100), Affine.identity(), None)
+    assert window_of_bounds(geobox, BoundingBox(3, 5, 10, 20)) == (slice(5, 20), slice(3, 10))
+    with pytest.raises(GridError, match="no coordinate reference system"):
+        window_of_bounds(geobox, box(3, 5, 10, 20, "EPSG:4326"))

@@ -1,0 +1,138 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geosr.demo import demo_scene
+from geosr.errors import ModelError
+from geosr.inference import choose
+from geosr.inference.choose import choose_model, fitting_models
+from geosr.io.raster import open_scene
+from geosr.models import ModelSpec, WeightsFile, shipped_models
+
+RGBN = ("B02", "B03", "B04", "B08")
+SWIR = ("B11", "B12")
+
+
+@pytest.fixture
+def shelf(monkeypatch):
+    """Four models that nobody trained."""
+    models = [
+        WeightsFile(Path(f"{name}.safetensors"), ModelSpec(name, "compact", scale, bands, gsd=gsd))
+        for name, scale, bands, gsd in (
+            ("ten-x2", 2, RGBN, 10),
+            ("ten-x4", 4, RGBN, 10),
+            ("twenty-x2", 2, RGBN, 20),
+            ("swir-x2", 2, SWIR, 20),
+            ("any-x3", 3, ("B02",), None),
+        )
+    ]
+    monkeypatch.setattr(choose, "shipped_models", lambda: models)
+
+
+@pytest.fixture
+def scene(make_raster):
+    """A factory of scenes with these bands and pixels of this size in metres."""
+    opened = []
+
+    def make(bands=RGBN, pixel=10.0, **kwargs):
+        from affine import Affine
+
+        array = np.full((len(bands), 6, 8), 700, "uint16")
+        transform = Affine(pixel, 0, 400_000, 0, -pixel, 5_000_000)
+        descriptions = None if kwargs.pop("silent", False) else bands
+        path = make_raster(array, scale=1e-4, descriptions=descriptions, transform=transform, **kwargs)
+        opened.append(open_scene(path))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()
+
+
+def names(models):
+    return [weights.spec.name for weights in models]
+
+
+@pytest.mark.parametrize(
+    ("bands", "pixel", "expected"),
+    [
+        (RGBN, 10, ["ten-x4", "any-x3", "ten-x2", "twenty-x2"]),
+        (RGBN, 10.2, ["ten-x4", "any-x3", "ten-x2", "twenty-x2"]),
+        (RGBN, 20, ["any-x3", "twenty-x2", "ten-x4", "ten-x2"]),
+        ((*SWIR, *RGBN), 20, ["any-x3", "swir-x2", "twenty-x2", "ten-x4", "ten-x2"]),
+        (SWIR, 10, ["swir-x2"]),
+        (("B12", "B11"), 20, ["swir-x2"]),
+        (("B11",), 20, []),
+    ],
+)
+@pytest.mark.usefixtures("shelf")
+def test_the_models_whose_bands_are_there_come_nearest_resolution_first(scene, bands, pixel, expected):
+    found = names(fitting_models(scene(bands, pixel)))
+    assert sorted(found) == sorted(expected)
+    if expected:
+        one = scene(bands, pixel)
+        assert choose_model(one).spec.name == found[0] == expected[0]
+
+
+@pytest.mark.usefixtures("shelf")
+def test_resolution_outweighs_scale_and_scale_decides_among_equals(scene):
+    without_any = [name for name in names(fitting_models(scene(RGBN, 20))) if name != "any-x3"]
+    assert without_any == ["twenty-x2", "ten-x4", "ten-x2"]
+
+
+def test_the_demo_scene_gets_the_largest_scale():
+    with open_scene(demo_scene()) as scene:
+        assert set(names(fitting_models(scene))) == set(names(shipped_models()))
+        assert choose_model(scene).spec.scale == max(w.spec.scale for w in shipped_models())
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_scene_that_fits_nothing_is_told_what_would_fit(scene):
+    with pytest.raises(ModelError) as caught:
+        choose_model(scene(("B05", "B06")))
+    assert "has 2 bands (B05 B06); no shipped model fits; they need" in str(caught.value)
+    assert "\n  swir-x2: B11 B12" in str(caught.value)
+    assert "--bands" not in str(caught.value)
+
+
+def test_a_scene_without_names_is_told_how_to_name_its_bands(scene):
+    for wanted in (None, "s2-rgbn-x4"):
+        with pytest.raises(ModelError, match=r"has 4 bands without names; .*(?s:.*)--bands B02,B03,B04,B08"):
+            choose_model(scene(silent=True), wanted)
+
+
+def test_a_wanted_model_must_find_its_bands(scene):
+    with pytest.raises(ModelError, match=r"3 bands \(B02 B03 B04\); model 's2-rgbn-x2' needs B02 B03 B04 B08"):
+        choose_model(scene(("B02", "B03", "B04")), "s2-rgbn-x2")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [("s2-rgbn", r"'s2-rgbn' is unknown \(.*s2-rgbn-x4.*did you mean"), (Path("gone.safetensors"), r"gone\.safetensors does not exist")],
+)
+def test_a_wanted_model_must_exist(scene, wanted, message):
+    with pytest.raises(ModelError, match=message):
+        choose_model(scene(), wanted)
+
+
+@pytest.mark.parametrize("wanted", ["s2-rgbn-x2", shipped_models()[0].path], ids=["name", "path"])
+def test_a_wanted_model_is_used_though_another_fits_better(scene, wanted):
+    found = choose_model(scene(), wanted)
+    assert wanted in (found.spec.name, found.path)
+
+
+def test_a_model_made_for_quite_another_resolution_is_used_aloud(scene, caplog):
+    with caplog.at_level(logging.WARNING, "geosr"):
+        choose_model(scene(pixel=10), "s2-rgbn-x4")
+        assert not caplog.text
+        choose_model(scene(pixel=60), "s2-rgbn-x4")
+    assert "has pixels of 60 m; model s2-rgbn-x4 was made for 10 m" in caplog.text
+
+
+def test_a_scene_without_crs_is_compared_by_bands_alone(scene, caplog):
+    one = scene(crs=None)
+    caplog.clear()
+    assert choose_model(one).spec.scale == max(w.spec.scale for w in shipped_models())
+    assert not caplog.text

@@ -1,0 +1,222 @@
+import hashlib
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from torch import nn
+
+from geosr.errors import ModelError, UsageError
+from geosr.grid import finer
+from geosr.inference.superresolver import SuperResolver, load_model, upsample_mask
+from geosr.io.raster import Raster
+from geosr.models import Model, ModelSpec, find_weights
+from geosr.radiometry import Radiometry
+from geosr.testing import impulse_model
+
+BANDS = ("B02", "B03", "B04", "B08")
+
+
+@pytest.fixture(scope="module", params=["s2-rgbn-x4", "s2-rgbn-x2"])
+def shipped(request):
+    return load_model(request.param, device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def impulse():
+    return SuperResolver(impulse_model(2, 3), device="cpu", precision="fp32")
+
+
+def raster_of(array, valid=None, bands=BANDS):
+    valid = np.ones(array.shape[1:], bool) if valid is None else valid
+    geobox = GeoBox(array.shape[1:], Affine(10, 0, 400_000, 0, -10, 5_000_000), "EPSG:32633")
+    return Raster(np.where(valid, array, np.float32(np.nan)), valid, geobox, bands, Radiometry(1e-4, nodata=0))
+
+
+def reflectance(*shape, seed=0):
+    return np.random.default_rng(seed).uniform(0.02, 0.4, shape).astype(np.float32)
+
+
+class Limited(nn.Module):
+    """A network on a device whose memory holds ``limit`` LR pixels."""
+
+    def __init__(self, network, limit):
+        super().__init__()
+        self.network, self.limit, self.largest = network, limit, 0
+
+    def forward(self, lr):
+        pixels = lr.shape[0] * lr.shape[2] * lr.shape[3]
+        if pixels > self.limit:
+            raise torch.OutOfMemoryError(f"{pixels} pixels")
+        self.largest = max(self.largest, pixels)
+        return self.network(lr)
+
+
+def limited(resolver, limit):
+    model = Model(resolver.spec, Limited(resolver.model.network, limit))
+    model.consistency = resolver.model.consistency
+    return SuperResolver(model, device="cpu", precision="fp32")
+
+
+def test_a_raster_becomes_a_finer_raster_of_the_same_place(shipped):
+    raster = raster_of(reflectance(4, 19, 31))
+    sr = shipped.superresolve(raster)
+    scale = shipped.spec.scale
+    assert sr.geobox == finer(raster.geobox, scale)
+    assert sr.geobox.boundingbox == raster.geobox.boundingbox
+    assert (sr.bands, sr.radiometry) == (BANDS, raster.radiometry)
+    assert sr.array.shape == (4, 19 * scale, 31 * scale)
+    assert sr.array.dtype == np.float32
+    assert sr.valid.all()
+    assert np.isfinite(sr.array).all()
+
+
+def test_the_output_is_that_of_the_model(shipped):
+    lr = torch.from_numpy(reflectance(2, 4, 17, 23))
+    with torch.inference_mode():
+        expected = shipped.model(lr)
+    got = shipped(lr)
+    assert got.device.type == "cpu"
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+
+
+def test_the_output_is_a_measurement_seen_again_it_is_the_input(shipped):
+    """Means of the SR pixels of an LR pixel follow the LR image: nothing is shifted, scaled or offset."""
+    waves = 0.2 + 0.1 * np.sin(np.add.outer(np.arange(40), np.arange(40)) / 9)
+    raster = raster_of(np.stack([waves, waves.T / 2, 1 - waves, waves**2]).astype(np.float32))
+    sr = shipped.superresolve(raster).array
+    scale = shipped.spec.scale
+    means = sr.reshape(4, 40, scale, 40, scale).mean(axis=(2, 4))
+    assert np.abs(means - raster.array)[:, 4:-4, 4:-4].max() < 5e-3
+
+
+def test_bands_are_found_by_name_in_any_order(impulse):
+    array = reflectance(6, 9, 11)
+    raster = raster_of(array, bands=("B08", "B11", "B02", "B04", "B03", "B12"))
+    expected = impulse.superresolve(raster_of(array[[2, 4, 3, 0]])).array
+    np.testing.assert_array_equal(impulse.superresolve(raster).array, expected)
+
+
+def test_a_raster_without_a_band_of_the_model_is_refused(impulse):
+    with pytest.raises(ModelError, match=r"'impulse' needs B02 B03 B04 B08; the raster has B02 B03 B04 B11"):
+        impulse.superresolve(raster_of(reflectance(4, 9, 9), bands=("B02", "B03", "B04", "B11")))
+
+
+def test_invalid_pixels_are_nan_in_the_output_and_change_nothing_else(shipped):
+    array = reflectance(4, 30, 26)
+    valid = np.random.default_rng(1).random((30, 26)) > 0.1
+    valid[:, :3] = False
+    raster = raster_of(array, valid)
+    scale = shipped.spec.scale
+    mask = np.kron(valid, np.ones((scale, scale), bool))
+    sr = shipped.superresolve(raster)
+    np.testing.assert_array_equal(sr.valid, mask)
+    np.testing.assert_array_equal(np.isnan(sr.array), np.broadcast_to(~mask, sr.array.shape))
+    array[:, ~valid] = 1e6
+    other = shipped.superresolve(Raster(array, valid, raster.geobox, BANDS, raster.radiometry))
+    np.testing.assert_array_equal(other.array, sr.array)
+    np.testing.assert_array_equal(array[:, ~valid], 1e6)  # the argument is not touched
+
+
+def test_a_raster_without_a_valid_pixel_gives_none(impulse):
+    sr = impulse.superresolve(raster_of(reflectance(4, 5, 7), np.zeros((5, 7), bool)))
+    assert np.isnan(sr.array).all()
+    assert not sr.valid.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (37, 1), (2, 3)])
+def test_tiny_rasters_work(shipped, shape):
+    sr = shipped.superresolve(raster_of(reflectance(4, *shape))).array
+    assert sr.shape == (4, *(n * shipped.spec.scale for n in shape))
+    assert np.isfinite(sr).all()
+
+
+@pytest.mark.parametrize("shape", [(64, 47), (31, 90), (33, 33)])
+@pytest.mark.parametrize("limit", [700, 250, 100])
+def test_out_of_memory_halves_the_image_and_changes_nothing(impulse, caplog, shape, limit):
+    lr = torch.from_numpy(reflectance(1, 4, *shape))
+    small = limited(impulse, limit)
+    with caplog.at_level(logging.WARNING, "geosr"):
+        torch.testing.assert_close(small(lr), impulse(lr), rtol=0, atol=1e-6)
+    assert f"the tile of {shape[0]} x {shape[1]} pixels is halved" in caplog.text
+    assert 0 < small.model.network.largest <= limit
+
+
+def test_out_of_memory_halves_the_batch_first(impulse, caplog):
+    lr = torch.from_numpy(reflectance(5, 4, 20, 20))
+    with caplog.at_level(logging.WARNING, "geosr"):
+        torch.testing.assert_close(limited(impulse, 900)(lr), impulse(lr), rtol=0, atol=1e-6)
+    assert "the batch of 5 is halved" in caplog.text
+    assert "the tile" not in caplog.text
+
+
+def test_halves_of_a_shipped_model_join_without_a_seam(shipped):
+    lr = torch.from_numpy(reflectance(1, 4, 60, 58))
+    torch.testing.assert_close(limited(shipped, 3000)(lr), shipped(lr), rtol=0, atol=1e-5)
+
+
+def test_memory_too_small_for_the_halo_is_an_error_that_says_so(impulse):
+    with pytest.raises(ModelError, match=r"cpu has too little memory for \(\d+, \d+\) pixels; try --device cpu"):
+        limited(impulse, 10)(torch.from_numpy(reflectance(1, 4, 40, 40)))
+
+
+def test_low_precision_stays_near_full_precision():
+    full = load_model("s2-rgbn-x4", device="cpu", precision="fp32")
+    low = load_model("s2-rgbn-x4", device="cpu", precision="bf16")
+    lr = torch.from_numpy(reflectance(1, 4, 24, 24))
+    difference = (full(lr) - low(lr)).abs().max()
+    assert 0 < difference < 0.01
+    assert low(lr).dtype == torch.float32
+
+
+def test_the_precision_that_is_picked_is_one_that_the_device_has():
+    resolver = SuperResolver(impulse_model(2, 1), device="cpu")
+    assert resolver.precision in {"fp32", "bf16"}
+    assert resolver.precision in repr(resolver)
+    assert str(resolver.device) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "bf32"}, r"precision 'bf32' is unknown \(auto fp32 bf16 fp16\); did you mean 'fp32'\?"),
+        ({"device": "cuda:99"}, r"device 'cuda:99' cannot be used here \(.+\); try auto or cpu"),
+        ({"device": "gpu"}, r"device 'gpu' cannot be used here"),
+    ],
+)
+def test_a_device_or_precision_that_does_not_exist_is_refused(arguments, message):
+    with pytest.raises(UsageError, match=message):
+        SuperResolver(impulse_model(2, 1), **arguments)
+
+
+def test_a_loaded_model_knows_the_hash_of_its_weights(shipped):
+    path = find_weights(shipped.spec.name).path
+    assert shipped.weights_hash == hashlib.sha256(path.read_bytes()).hexdigest()
+    by_path = load_model(path, device="cpu", precision="fp32")
+    assert (by_path.spec, by_path.weights_hash) == (shipped.spec, shipped.weights_hash)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("s2-rgbn-x3", r"model 's2-rgbn-x3' is unknown .*did you mean 's2-rgbn-x\d'"), ("nothing.safetensors", "does not exist")],
+)
+def test_a_model_that_does_not_exist_is_an_error(name, message):
+    with pytest.raises(ModelError, match=message):
+        load_model(name)
+
+
+def test_a_declared_halo_is_taken_at_its_word(impulse):
+    spec = replace(impulse.spec, halo=11)
+    assert SuperResolver(Model(spec, impulse.model.network), device="cpu").halo == 11
+    measured = ModelSpec(name="nearest", architecture="interpolation", scale=2, bands=("B02",), arguments={"mode": "nearest"}, consistency_mtf=None)
+    assert SuperResolver(Model(measured), device="cpu").halo == 0
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_the_mask_of_the_finer_grid_repeats_each_pixel(scale):
+    valid = np.random.default_rng(0).random((5, 7)) > 0.5
+    np.testing.assert_array_equal(upsample_mask(valid, scale), np.kron(valid, np.ones((scale, scale), bool)))

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """A function that makes torch say which accelerators there are."""
+
+    def pretend(*, cuda=False, mps=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("there", "picked"),
+    [({}, "cpu"), ({"cuda": True}, "cuda"), ({"mps": True}, "mps"), ({"cuda": True, "mps": True}, "cuda")],
+)
+def test_auto_is_the_fastest_device_there_is(pretend, there, picked):
+    pretend(**there)
+    assert pick_device("auto").type == picked
+
+
+@pytest.mark.parametrize("there", [{}, {"cuda": True}])
+def test_a_device_that_is_named_is_taken(pretend, there):
+    pretend(**there)
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert pick_device(torch.device("mps")).type == "mps"
+
+
+@pytest.mark.parametrize(("avx512", "amx"), [(False, False), (True, False), (False, True)])
+def test_a_cpu_multiplies_bfloat16_when_it_has_the_instructions(monkeypatch, avx512, amx):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert native_bf16("cpu") is (avx512 or amx)
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_gpu_that_only_emulates_bfloat16_does_not_count(monkeypatch, native):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert native_bf16("cuda") is native
+
+
+def test_on_apple_hardware_float32_is_faster():
+    assert native_bf16("mps") is False
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError])
+def test_a_system_without_glibc_is_left_alone(monkeypatch, error):
+    def missing(name):
+        raise error(name)
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    keep_freed_memory()

@@ -1,0 +1,164 @@
+import hashlib
+import json
+import struct
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from geosr.errors import ModelError
+from geosr.models import Model, ModelSpec, find_weights, load_model, save_model, shipped_models
+
+SHIPPED = shipped_models()
+
+
+def build(**facts):
+    torch.manual_seed(1)
+    spec = {"arguments": {"channels": 4, "blocks": 1, "mean": [0.1, 0.2], "std": [0.3, 0.4]}} | facts
+    return Model(ModelSpec("tiny", "compact", 2, ("B02", "B03"), **spec)).eval()
+
+
+def header_of(path):
+    """The header of a safetensors file, from its bytes: a length of 8 bytes and JSON."""
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    return json.loads(data[8 : 8 + length])
+
+
+def rewrite(source, target, change):
+    """A copy of a weights file whose specification is changed."""
+    spec = json.loads(header_of(source)["__metadata__"]["geosr"])
+    save_file(load_file(source), target, metadata={"geosr": json.dumps(change(spec))})
+    return target
+
+
+@pytest.fixture
+def saved(tmp_path):
+    return save_model(build(), tmp_path / "tiny.safetensors")
+
+
+def test_what_is_loaded_is_what_was_saved_bit_by_bit(saved):
+    model, loaded = build(), load_model(saved.path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+    lr = torch.rand(1, 2, 9, 8)
+    assert torch.equal(model(lr), loaded(lr))
+    assert loaded.spec == model.spec == saved.spec
+    assert not loaded.training
+
+
+def test_whoever_may_read_the_folder_s_other_files_may_read_the_weights(saved):
+    other = saved.path.with_name("other.txt")
+    other.touch()
+    assert saved.path.stat().st_mode == other.stat().st_mode
+
+
+def test_half_the_size_changes_the_weights_by_rounding_only(tmp_path):
+    model = build()
+    small = save_model(model, tmp_path / "half.safetensors", dtype=torch.bfloat16)
+    loaded = load_model(small.path)
+    for name, value in model.state_dict().items():
+        assert loaded.state_dict()[name].dtype == torch.float32
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=2**-8, atol=0)
+
+
+def test_the_header_explains_the_file_to_any_reader(saved):
+    told = json.loads(header_of(saved.path)["__metadata__"]["geosr"])
+    assert told["name"] == "tiny"
+    assert told["bands"] == ["B02", "B03"]
+    assert told["scale"] == 2
+    assert told["halo"] == 3 + 8
+
+
+def test_a_weights_file_is_found_by_its_path_and_hashed(saved, monkeypatch):
+    monkeypatch.chdir(saved.path.parent)
+    found = find_weights("tiny.safetensors")
+    assert found.spec == saved.spec
+    assert found.sha256 == hashlib.sha256(saved.path.read_bytes()).hexdigest()
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"nowhere\.safetensors does not exist"):
+        load_model(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 100])
+def test_a_file_of_another_kind_is_refused(tmp_path, content):
+    path = tmp_path / "other.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="is not a safetensors file"):
+        load_model(path)
+
+
+def test_a_truncated_file_is_refused(saved):
+    saved.path.write_bytes(saved.path.read_bytes()[:-10])
+    with pytest.raises(ModelError, match="is not a safetensors file"):
+        load_model(saved.path)
+
+
+def test_weights_that_geosr_did_not_write_are_refused(tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="has no geosr specification in its header"):
+        load_model(tmp_path / "other.safetensors")
+
+
+def test_a_key_of_a_newer_version_is_refused(saved, tmp_path):
+    newer = rewrite(saved.path, tmp_path / "newer.safetensors", lambda spec: spec | {"temperature": 3})
+    with pytest.raises(ModelError, match="temperature.*a newer geosr wrote them"):
+        load_model(newer)
+
+
+@pytest.mark.parametrize("damage", [lambda spec: {"name": "tiny"}, lambda spec: 7])
+def test_a_damaged_specification_is_refused(saved, tmp_path, damage):
+    damaged = rewrite(saved.path, tmp_path / "damaged.safetensors", damage)
+    with pytest.raises(ModelError, match="damaged geosr specification"):
+        load_model(damaged)
+
+
+def test_weights_of_another_architecture_are_refused(saved, tmp_path):
+    other = rewrite(saved.path, tmp_path / "other.safetensors", lambda spec: spec | {"architecture": "comapct"})
+    with pytest.raises(ModelError, match="did you mean 'compact'"):
+        load_model(other)
+
+
+@pytest.mark.parametrize("arguments", [{"channels": 5, "blocks": 1}, {"channels": 4, "blocks": 2}])
+def test_weights_that_do_not_fit_their_specification_are_refused(saved, tmp_path, arguments):
+    other = rewrite(saved.path, tmp_path / "other.safetensors", lambda spec: spec | {"arguments": arguments})
+    with pytest.raises(ModelError, match="does not fit the architecture it names"):
+        load_model(other)
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one():
+    with pytest.raises(ModelError, match=r"'s2-rgbn-x3' is unknown \(.*\); did you mean 's2-rgbn-x[24]'\?"):
+        load_model("s2-rgbn-x3")
+
+
+def test_models_are_shipped_and_small():
+    assert {"s2-rgbn-x2", "s2-rgbn-x4"} <= {weights.spec.name for weights in SHIPPED}
+    assert sum(weights.path.stat().st_size for weights in SHIPPED) < 5_000_000
+
+
+@pytest.mark.parametrize("weights", SHIPPED, ids=lambda weights: weights.spec.name)
+def test_a_shipped_model_loads_by_its_name(weights):
+    assert weights.path.stem == weights.spec.name
+    model = load_model(weights.spec.name)
+    lr = 0.1 + 0.1 * torch.rand(1, len(weights.spec.bands), 8, 8)
+    with torch.inference_mode():
+        sr = model(lr)
+    assert sr.shape[2:] == (8 * weights.spec.scale, 8 * weights.spec.scale)
+    assert (sr.mean() - lr.mean()).abs() < 0.01
+
+
+@pytest.mark.parametrize("weights", SHIPPED, ids=lambda weights: weights.spec.name)
+def test_a_shipped_model_says_where_it_comes_from_and_how_good_it_is(weights):
+    spec = weights.spec
+    if not spec.provenance:
+        pytest.skip(f"{spec.name} is a placeholder until its training ends")
+    assert "Copernicus Sentinel data" in spec.provenance["attribution"]
+    assert spec.provenance["step"] > 0
+    assert not set(spec.provenance["scenes"]["train"]) & set(spec.provenance["scenes"]["val"])
+    assert spec.provenance["config"]["Model"]["name"] == spec.name
+    assert spec.quality["psnr_over_bicubic"] > 0
+    assert spec.quality["consistency"] < 1e-4
+    assert spec.halo == load_model(spec.name).spec.halo
+    assert spec.licence == "Apache-2.0"
