@@ -18,7 +18,12 @@ BANDS = ("B02", "B03", "B04", "B08")
 def nearest() -> Model:
     """Upsampling x4 by repetition: what is left is reading, encoding and writing."""
     spec = ModelSpec(
-        name="nearest", architecture="interpolation", scale=4, bands=BANDS, arguments={"mode": "nearest"}, consistency_mtf=None
+        name="nearest",
+        architecture="interpolation",
+        scale=4,
+        bands=BANDS,
+        arguments={"mode": "nearest"},
+        consistency_mtf=None,
     )
     return Model(spec)
 

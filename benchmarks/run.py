@@ -59,7 +59,9 @@ def speed(work: Path) -> str:
     full = ours("plain", scene, work / "plain_fp32.tif", *same, "--precision", "fp32")
     compact = ours("compact", scene, work / "compact.tif")
     rows = [
-        versus("pipeline alone: nearest (geosr) and bilinear (opensr-utils), x4", pipeline, peer(scene, work / "peer.tif")),
+        versus(
+            "pipeline alone: nearest (geosr) and bilinear (opensr-utils), x4", pipeline, peer(scene, work / "peer.tif")
+        ),
         versus("the same network, 335 k parameters, x4", network, peer(scene, work / "peer.tif", *same)),
     ]
     rate, best = compact["flops"] / compact["seconds"], peak[compact["precision"]]
@@ -67,12 +69,12 @@ def speed(work: Path) -> str:
     return (
         "## Speed: a scene of 2048 x 2048 pixels, four bands, uint16\n\n"
         + table(("what", "geosr", "opensr-utils", "ratio", "output geosr", "output opensr-utils"), rows)
-        + f"\n\nThe same network in {network['precision']} and fp32 through geosr ({full['seconds']:.1f} s): PSNR between the outputs "
-        f"{agreement:.1f} dB (target 60).\n\n"
-        f"`compact` 64 x 16 with its consistency layer, inside `predict`: {rate / 1e9:.0f} GFLOP/s in {compact['precision']}, "
-        f"{100 * rate / best:.0f} % of this machine's matrix product ({best / 1e9:.0f} GFLOP/s; fp32 {peak['fp32'] / 1e9:.0f}). "
-        "Target 60 %. Reading, halo, interpolation, consistency, encoding, overviews and the final copy are in the time, "
-        "not in the operations."
+        + f"\n\nThe same network in {network['precision']} and fp32 through geosr ({full['seconds']:.1f} s): "
+        f"PSNR between the outputs {agreement:.1f} dB (target 60).\n\n"
+        f"`compact` 64 x 16 with its consistency layer, inside `predict`: {rate / 1e9:.0f} GFLOP/s in "
+        f"{compact['precision']}, {100 * rate / best:.0f} % of this machine's matrix product "
+        f"({best / 1e9:.0f} GFLOP/s; fp32 {peak['fp32'] / 1e9:.0f}). Target 60 %. Reading, halo, interpolation, "
+        "consistency, encoding, overviews and the final copy are in the time, not in the operations."
     )
 
 
@@ -83,7 +85,14 @@ def memory(work: Path) -> str:
         scene = synthetic_scene(work / f"scene{size}.tif", size)
         done = ours("s2-rgbn-x2", scene, work / "memory.tif")
         peaks.append(done["peak_rss_bytes"])
-        rows.append((f"{size} x {size}", f"{peaks[-1] / 1e6:.0f} MB", f"{done['seconds']:.1f} s", f"{done['bytes'] / 1e6:.0f} MB"))
+        rows.append(
+            (
+                f"{size} x {size}",
+                f"{peaks[-1] / 1e6:.0f} MB",
+                f"{done['seconds']:.1f} s",
+                f"{done['bytes'] / 1e6:.0f} MB",
+            )
+        )
     return (
         "## Memory: `s2-rgbn-x2`, four bands, uint16\n\n"
         + table(("input", "peak resident memory", "time", "output"), rows)
@@ -132,12 +141,21 @@ def quality_table(name: str) -> str:
         ("mean", "", f"{mean['bicubic_psnr']:.2f}", f"{mean['back_projection_gain']:+.2f}", f"**{mean['model_gain']:+.2f}**",
          f"{mean['bicubic_sam']:.2f}", f"{mean['model_sam']:.2f}", f"{mean['consistency']:.1e}")
     )  # fmt: skip
-    columns = ("scene", "kind", "bicubic, dB", "back-projection", "model", "SAM bicubic, °", "SAM model, °", "consistency")
+    columns = (
+        "scene",
+        "kind",
+        "bicubic, dB",
+        "back-projection",
+        "model",
+        "SAM bicubic, °",
+        "SAM model, °",
+        "consistency",
+    )
     return (
         f"## Quality: `{name}` on scenes that it was not trained on\n\n"
         + table(columns, rows)
-        + "\n\nGains are PSNR over bicubic in dB, four bands, peak 1.0. Consistency is the mean absolute difference between the "
-        "degraded output and the input, in reflectance. The model's convolutions are fp32 here."
+        + "\n\nGains are PSNR over bicubic in dB, four bands, peak 1.0. Consistency is the mean absolute difference "
+        "between the degraded output and the input, in reflectance. The model's convolutions are fp32 here."
     )
 
 

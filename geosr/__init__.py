@@ -33,7 +33,21 @@ _HOME = {
     "train": "geosr.training",
 }
 
-__all__ = [*sorted(_HOME)]  # noqa: PLE0604
+__all__ = [
+    "GeosrError",
+    "Model",
+    "ModelSpec",
+    "Prediction",
+    "Radiometry",
+    "Raster",
+    "Scene",
+    "SuperResolver",
+    "demo_scene",
+    "load_model",
+    "open_scene",
+    "predict",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geosr import __version__
-from geosr.errors import GeosrError
+from geosr.errors import GeosrError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,33 +28,48 @@ app = typer.Typer(
     help="Super-resolve multispectral satellite imagery; the result is georeferenced and still a measurement.",
 )
 
-Sources = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Raster, or the single-band files of one scene.", show_default=False)]
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Raster, or the single-band files of one scene.", show_default=False),
+]
 Bands = Annotated[str | None, typer.Option(help="Names of the input's bands in file order: B02,B03,B04,B08.")]
 Scale = Annotated[float | None, typer.Option(help="Reflectance per digital number, where the file does not say.")]
 Offset = Annotated[float | None, typer.Option(help="Reflectance at digital number 0, where the file does not say.")]
 Nodata = Annotated[float | None, typer.Option(help="Digital number of invalid pixels, where the file does not say.")]
-Sensor = Annotated[str | None, typer.Option(help="sentinel-2-l2a, sentinel-2-l1c or reflectance: sets the three above.")]
-Baseline = Annotated[str | None, typer.Option(help="Sentinel-2 processing baseline, such as 05.09; the Nxxxx in the product's name.")]
+Sensor = Annotated[
+    str | None, typer.Option(help="sentinel-2-l2a, sentinel-2-l1c or reflectance: sets the three above.")
+]
+Baseline = Annotated[
+    str | None, typer.Option(help="Sentinel-2 processing baseline, such as 05.09; the Nxxxx in the product's name.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"geosr {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Super-resolve multispectral satellite imagery; the result is georeferenced and still a measurement."""
-    if version:
-        print(f"geosr {__version__}")
-        raise typer.Exit
 
 
 @app.command()
 def predict(
     sources: Sources,
     out: Annotated[Path, typer.Option("--out", "-o", help="GeoTIFF to write (Cloud-Optimised).", show_default=False)],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Name of a shipped model or a .safetensors file; the best fit if left out.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Name of a shipped model or a .safetensors file; the best fit if left out."),
+    ] = None,
     bands: Bands = None,
     scale: Scale = None,
     offset: Offset = None,
@@ -61,7 +77,9 @@ def predict(
     sensor: Sensor = None,
     baseline: Baseline = None,
     aoi: Annotated[str | None, typer.Option(help="minx,miny,maxx,maxy in the scene's CRS, or a .geojson file.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32 stores reflectance itself; the input's type if left out.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 stores reflectance itself; the input's type if left out.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Tiles that the network takes at once.")] = 1,
@@ -90,7 +108,8 @@ def predict(
         print(json.dumps(asdict(done), default=str))
     elif not quiet:
         height, width = done.shape
-        print(f"{done.path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({done.model}, {done.device}, {done.precision})")
+        how = f"{done.model}, {done.device}, {done.precision}"
+        print(f"{done.path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
         if done.preview:
             print(f"{done.preview}: before and after")
 
@@ -104,14 +123,27 @@ def demo(
     """Super-resolve the scene that comes with geosr: 5 x 5 km of the Virginia coast."""
     from geosr.demo import demo_scene
 
-    out.mkdir(parents=True, exist_ok=True)
-    predict([str(demo_scene())], out / "virginia_coast_sr.tif", overwrite=overwrite, preview=out / "virginia_coast_sr.png", quiet=quiet)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"folder {out} cannot be made: {error.strerror}") from error
+    predict(
+        [str(demo_scene())],
+        out / "virginia_coast_sr.tif",
+        overwrite=overwrite,
+        preview=out / "virginia_coast_sr.png",
+        quiet=quiet,
+    )
 
 
 @app.command()
 def train(
-    overrides: Annotated[list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings on top of the config's.")] = None,
-    config: Annotated[str, typer.Option("--config", "-c", help="YAML file, or the name of a shipped config.")] = "config_20m.yaml",
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings on top of the config's.")
+    ] = None,
+    config: Annotated[
+        str, typer.Option("--config", "-c", help="YAML file, or the name of a shipped config.")
+    ] = "config_20m.yaml",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -139,7 +171,9 @@ def info(
     """Show a scene's bands, grid and radiometry, where each fact comes from, and which models fit."""
     from geosr.io.raster import open_scene
 
-    with open_scene(sources, bands=_split(bands), scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline) as scene:
+    with open_scene(
+        sources, bands=_split(bands), scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline
+    ) as scene:
         facts = _facts(scene)
     if as_json:
         print(json.dumps(facts))
@@ -171,9 +205,14 @@ def models(as_json: Json = False) -> None:
     for spec, size in specs:
         gain = spec.quality.get("psnr_over_bicubic")
         table.add_row(
-            spec.name, " ".join(spec.bands), f"x{spec.scale}", f"{spec.gsd:g} m" if spec.gsd else "any", f"{size / 1e6:.1f} MB",
-            f"{gain:+.2f} dB" if gain is not None else "not measured", spec.licence,
-        )  # fmt: skip
+            spec.name,
+            " ".join(spec.bands),
+            f"x{spec.scale}",
+            f"{spec.gsd:g} m" if spec.gsd else "any",
+            f"{size / 1e6:.1f} MB",
+            f"{gain:+.2f} dB" if gain is not None else "not measured",
+            spec.licence,
+        )
     Console().print(table)
 
 
@@ -185,7 +224,14 @@ def _facts(scene: "Scene") -> dict[str, Any]:
     radiometry: dict[str, Any]
     try:
         encoding = scene.radiometry
-        radiometry = {"scale": encoding.scale, "offset": encoding.offset, "nodata": encoding.nodata, "saturated": encoding.saturated}
+        radiometry = {
+            "scale": encoding.scale,
+            "offset": encoding.offset,
+            "nodata": encoding.nodata,
+            "saturated": encoding.saturated,
+        }
+        if encoding.nodata is not None and not math.isfinite(encoding.nodata):
+            radiometry["nodata"] = str(encoding.nodata)  # JSON has no NaN
     except GeosrError as error:
         radiometry = {"radiometry": str(error)}
     pixel = resolution_m(scene.geobox)
@@ -249,7 +295,9 @@ def _console() -> "Console":
 
 def main() -> None:
     """Run the command: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    logging.basicConfig(level=logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO, format="%(message)s")
+    logging.basicConfig(
+        level=logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO, format="%(message)s"
+    )
     for noisy in ("rasterio", "fsspec", "PIL", "lightning", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
@@ -259,7 +307,9 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # Typer turns an interrupt into this code
+            raise
         print("interrupted; the same command continues", file=sys.stderr)
         # A reader thread may sit in a long network read: nothing is lost by not waiting for it.
         sys.stderr.flush()

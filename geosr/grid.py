@@ -41,7 +41,9 @@ def window_of_bounds(geobox: GeoBox, area: BoundingBox | Geometry) -> Window:
     if isinstance(area, BoundingBox):
         area = box(*area, crs=geobox.crs)
     if area.crs is not None and geobox.crs is None:
-        raise GridError("the scene has no coordinate reference system; give the area as numbers on the scene's own grid")
+        raise GridError(
+            "the scene has no coordinate reference system; give the area as numbers on the scene's own grid"
+        )
     try:
         if area.crs is not None and area.crs != geobox.crs:
             area = area.to_crs(geobox.crs, resolution="auto")
@@ -53,9 +55,13 @@ def window_of_bounds(geobox: GeoBox, area: BoundingBox | Geometry) -> Window:
     height, width = geobox.shape
     tolerance = 1e-6  # of a pixel: bounds that were written as decimals still fall on pixel edges
     left, top = max(int((corners.left + tolerance) // 1), 0), max(int((corners.bottom + tolerance) // 1), 0)
-    right, bottom = (min(-int((tolerance - edge) // 1), n) for edge, n in ((corners.right, width), (corners.top, height)))
+    right, bottom = (
+        min(-int((tolerance - edge) // 1), n) for edge, n in ((corners.right, width), (corners.top, height))
+    )
     if left >= right or top >= bottom:
-        raise GridError(f"the area {tuple(area.boundingbox)} lies outside the scene, which covers {tuple(geobox.boundingbox)}")
+        raise GridError(
+            f"the area {tuple(area.boundingbox)} lies outside the scene, which covers {tuple(geobox.boundingbox)}"
+        )
     return slice(top, bottom), slice(left, right)
 
 
@@ -94,7 +100,9 @@ class TilePlan:
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or self.core < 1 or self.halo < 0:
-            raise GridError(f"scene {self.shape}, core {self.core}, halo {self.halo}: sizes must be positive, the halo not negative")
+            raise GridError(
+                f"scene {self.shape}, core {self.core}, halo {self.halo}: sizes must be positive, the halo not negative"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

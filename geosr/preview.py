@@ -1,6 +1,9 @@
-"""A before/after picture: bicubic left, super-resolved right, the same stretch; below, a zoom where there is most detail."""
+"""A before/after picture: bicubic left, super-resolved right, same stretch; below, a zoom on the most detail."""
 
+import math
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -9,10 +12,13 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rasterio.enums import Resampling
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RasterWindow
 
-from geosr.grid import Window, size
-from geosr.io.raster import Scene, open_scene
+from geosr.errors import OutputError
+from geosr.grid import Window, scaled, size
+from geosr.io.raster import Scene
+from geosr.radiometry import Radiometry
 
 SIDE = 640
 """Pixels along the longer side of one of the four panels."""
@@ -21,7 +27,9 @@ ZOOM = 8
 RGB = ("B04", "B03", "B02")
 
 
-def write_preview(scene: Scene, sr_path: Path, out: str | PathLike[str], *, bands: Sequence[str], window: Window) -> Path:
+def write_preview(
+    scene: Scene, sr_path: Path, out: str | PathLike[str], *, bands: Sequence[str], window: Window
+) -> Path:
     """Write the picture as PNG and return its path.
 
     Args:
@@ -30,27 +38,42 @@ def write_preview(scene: Scene, sr_path: Path, out: str | PathLike[str], *, band
         out: PNG to write.
         bands: Bands of the SR raster; red, green and blue are shown, else the first one in grey.
         window: Part of the scene that was super-resolved.
+
+    Raises:
+        OutputError: The picture cannot be written.
     """
     shown = RGB if set(RGB) <= set(bands) else (bands[0],) * 3
     height, width = size(window)
     step = max(height, width) / SIDE
     zoom = min(SIDE // ZOOM, height, width)
-    with open_scene(sr_path) as sr:
-        overview = _read(sr, shown, (slice(0, sr.geobox.shape[0]), slice(0, sr.geobox.shape[1])), _fit(height, width, step))
-        low, high = _stretch(overview)
-        corner = _most_detail(overview, (height, width), zoom)
-        place = tuple(slice(start, start + zoom) for start in corner)
-        scale = sr.geobox.shape[0] // height
-        fine = tuple(slice(part.start * scale, part.stop * scale) for part in place)
-        in_scene = tuple(slice(part.start + w.start, part.stop + w.start) for part, w in zip(place, window, strict=True))
-        square = (zoom * ZOOM, zoom * ZOOM)
-        panels = [
-            [_read(scene, shown, window, _fit(height, width, step)), overview],
-            [_read(scene, shown, in_scene, square), _read(sr, shown, fine, square)],  # type: ignore[arg-type]
-        ]
+    lr = _Source([scene.locate(position) for position in scene.select(shown)], scene.band_radiometry(shown))
+    with rasterio.open(sr_path) as file:
+        scale = file.height // height
+        encoding = (
+            lr.radiometry if file.dtypes[0] == scene.dtype else Radiometry(1.0, nodata=math.nan, dtype=file.dtypes[0])
+        )
+    sr = _Source([(str(sr_path), bands.index(band) + 1) for band in shown], encoding)
+    overview = sr.read((slice(0, height * scale), slice(0, width * scale)), _fit(height, width, step))
+    low, high = _stretch(overview)
+    row, column = _most_detail(overview, (height, width), zoom)
+    place = (slice(row, row + zoom), slice(column, column + zoom))
+    in_scene = (
+        slice(row + window[0].start, row + window[0].start + zoom),
+        slice(column + window[1].start, column + window[1].start + zoom),
+    )
+    square = (zoom * ZOOM, zoom * ZOOM)
+    panels = [
+        [lr.read(window, _fit(height, width, step)), overview],
+        [lr.read(in_scene, square), sr.read(scaled(place, scale), square)],
+    ]
     rows = [[_image(panel, low, high) for panel in row] for row in panels]
-    picture = _compose(rows, (("input, bicubic", f"super-resolved x{scale}"), ("zoom, bicubic", "zoom, super-resolved")))
-    picture.save(out)
+    picture = _compose(
+        rows, (("input, bicubic", f"super-resolved x{scale}"), ("zoom, bicubic", "zoom, super-resolved"))
+    )
+    try:
+        picture.save(out, format="PNG")
+    except OSError as error:
+        raise OutputError(f"preview {out} cannot be written: {error.strerror or error}") from error
     return Path(out)
 
 
@@ -58,16 +81,25 @@ def _fit(height: int, width: int, step: float) -> tuple[int, int]:
     return max(round(height / step), 1), max(round(width / step), 1)
 
 
-def _read(scene: Scene, bands: Sequence[str], window: Window, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Reflectance (band, y, x) of a window, resampled bicubically to ``shape``; invalid pixels are NaN."""
-    layers = []
-    for position in scene.select(bands):
-        path, index = scene.locate(position)
-        with rasterio.open(path) as file:
-            rows, columns = window
-            part = RasterWindow(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-            layers.append(file.read(index, window=part, out_shape=shape, resampling=Resampling.cubic))
-    return scene.band_radiometry(bands).to_reflectance(np.stack(layers))
+@dataclass(frozen=True)
+class _Source:
+    """Where the three bands to show are stored, and how."""
+
+    places: Sequence[tuple[str, int]]
+    """File and number of each band."""
+    radiometry: Radiometry
+
+    def read(self, window: Window, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """Reflectance (band, y, x) of a window, resampled bicubically to ``shape``; invalid pixels are NaN."""
+        rows, columns = window
+        part = RasterWindow(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+        layers = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said when the scene was opened
+            for path, index in self.places:
+                with rasterio.open(path) as file:
+                    layers.append(file.read(index, window=part, out_shape=shape, resampling=Resampling.cubic))
+        return self.radiometry.to_reflectance(np.stack(layers))
 
 
 def _stretch(image: NDArray[np.float32]) -> tuple[float, float]:
@@ -83,7 +115,12 @@ def _most_detail(image: NDArray[np.float32], shape: tuple[int, int], zoom: int) 
     detail = np.abs(np.diff(grey, axis=0, prepend=grey[:1])) + np.abs(np.diff(grey, axis=1, prepend=grey[:, :1]))
     integral = np.pad(detail.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     side = [max(round(zoom * n / m), 1) for n, m in zip(grey.shape, shape, strict=True)]
-    sums = integral[side[0] :, side[1] :] - integral[: -side[0], side[1] :] - integral[side[0] :, : -side[1]] + integral[: -side[0], : -side[1]]
+    sums = (
+        integral[side[0] :, side[1] :]
+        - integral[: -side[0], side[1] :]
+        - integral[side[0] :, : -side[1]]
+        + integral[: -side[0], : -side[1]]
+    )
     best = np.unravel_index(sums.argmax(), sums.shape)
     row, column = (min(round(b * m / n), m - zoom) for b, n, m in zip(best, grey.shape, shape, strict=True))
     return row, column

@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from hypothesis import settings
 from rasterio.errors import NotGeoreferencedWarning
+
+settings.register_profile("geosr", deadline=None)  # how long an example takes says more about the machine
+settings.load_profile("geosr")
 
 NORTH_UP = Affine(10, 0, 400_000, 0, -10, 5_000_000)
 

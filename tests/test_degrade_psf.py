@@ -128,5 +128,5 @@ def test_a_size_that_does_not_divide_is_refused(shape):
 
 @pytest.mark.parametrize(("scale", "mtf"), [(0, 0.3), (-2, 0.3), (2, 0.0), (2, -0.3), (2, 2 / math.pi), (2, math.nan)])
 def test_a_point_spread_function_that_cannot_be_is_refused(scale, mtf):
-    with pytest.raises(ValueError, match="mtf is|scale is"):
+    with pytest.raises(ValueError, match=r"mtf is|scale is"):
         PSF(scale, mtf)

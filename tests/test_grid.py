@@ -23,9 +23,6 @@ from geosr.grid import (
 )
 from geosr.testing import assert_partition
 
-settings.register_profile("geosr", deadline=None)
-settings.load_profile("geosr")
-
 UTM = GeoBox((40, 60), Affine(10, 0, 600_000, 0, -10, 5_000_000), "EPSG:32633")
 ROTATED = GeoBox((12, 17), Affine(8, 6, 400_000, 6, -8, 5_000_000), "EPSG:32633")
 
@@ -52,6 +49,7 @@ def windows(draw, height=40, width=60):
     return slice(top, bottom), slice(left, right)
 
 
+@settings(deadline=None)
 @given(geobox=geoboxes(), scale=scales)
 def test_the_finer_grid_keeps_the_outline(geobox, scale):
     fine = finer(geobox, scale)
@@ -62,15 +60,23 @@ def test_the_finer_grid_keeps_the_outline(geobox, scale):
     np.testing.assert_allclose(fine.boundingbox, geobox.boundingbox, rtol=0, atol=1e-14 * extent + 1e-300)
     corners = [(0, 0), (width, 0), (0, height), (width, height), (width / 2, height / 3)]
     for x, y in corners:  # not only the outline: every point keeps its place
-        np.testing.assert_allclose(fine.affine * (x * scale, y * scale), geobox.affine * (x, y), rtol=0, atol=1e-13 * extent)
+        np.testing.assert_allclose(
+            fine.affine * (x * scale, y * scale), geobox.affine * (x, y), rtol=0, atol=1e-13 * extent
+        )
 
 
-@given(shape=shapes, scale=st.sampled_from([1, 2, 4, 8]), corner=st.tuples(st.integers(0, 999_999), st.integers(0, 9_999_999)))
+@settings(deadline=None)
+@given(
+    shape=shapes,
+    scale=st.sampled_from([1, 2, 4, 8]),
+    corner=st.tuples(st.integers(0, 999_999), st.integers(0, 9_999_999)),
+)
 def test_the_outline_of_a_utm_grid_is_kept_to_the_last_bit(shape, scale, corner):
     geobox = GeoBox(shape, Affine(10, 0, corner[0], 0, -10, corner[1]), "EPSG:32633")
     assert finer(geobox, scale).boundingbox == geobox.boundingbox
 
 
+@settings(deadline=None)
 @given(shape=shapes, core=st.integers(1, 80), halo=st.integers(0, 90))
 def test_cores_partition_the_scene(shape, core, halo):
     plan = TilePlan(shape, core, halo)
@@ -81,6 +87,7 @@ def test_cores_partition_the_scene(shape, core, halo):
     assert all(max(size(tile.core)) <= core for tile in tiles)
 
 
+@settings(deadline=None)
 @given(shape=shapes, core=st.integers(1, 40), halo=st.integers(0, 30))
 def test_the_inner_window_finds_the_core_in_what_is_read(shape, core, halo):
     scene = np.arange(shape[0] * shape[1]).reshape(shape)
@@ -96,6 +103,7 @@ def test_a_plan_without_pixels_is_refused(shape, core, halo):
         TilePlan(shape, core, halo)
 
 
+@settings(deadline=None)
 @given(scale=st.integers(1, 16), wanted=st.integers(1, 5000))
 def test_an_aligned_core_fills_whole_blocks_and_is_near_what_is_wanted(scale, wanted):
     core = aligned_core(scale, wanted)
@@ -105,6 +113,7 @@ def test_an_aligned_core_fills_whole_blocks_and_is_near_what_is_wanted(scale, wa
     assert core == step or abs(core - wanted) <= step / 2
 
 
+@settings(deadline=None)
 @given(window=windows(), margin=st.integers(0, 50))
 def test_a_grown_window_stays_in_the_scene(window, margin):
     mask = np.zeros((40, 60), bool)
@@ -118,6 +127,7 @@ def test_a_grown_window_stays_in_the_scene(window, margin):
     np.testing.assert_array_equal(grown, expected)
 
 
+@settings(deadline=None)
 @given(inner=windows(20, 30), outer=windows(20, 30))
 def test_a_relative_window_shifts_and_keeps_its_size(inner, outer):
     moved = relative(inner, outer)
@@ -125,6 +135,7 @@ def test_a_relative_window_shifts_and_keeps_its_size(inner, outer):
     assert (moved[0].start + outer[0].start, moved[1].stop + outer[1].start) == (inner[0].start, inner[1].stop)
 
 
+@settings(deadline=None)
 @given(window=windows(20, 30), scale=scales)
 def test_a_scaled_window_selects_the_same_part_of_a_finer_image(window, scale):
     image = np.arange(600).reshape(20, 30)
@@ -135,6 +146,7 @@ def test_a_scaled_window_selects_the_same_part_of_a_finer_image(window, scale):
 eighths = st.integers(-80, 560).map(lambda n: n / 8)
 
 
+@settings(deadline=None)
 @given(left=eighths, width=st.integers(1, 500), top=eighths, height=st.integers(1, 300))
 def test_bounds_become_the_window_that_rasterio_finds(left, width, top, height):
     """Eighths of a pixel: often on an edge, exactly representable in metres."""
@@ -151,21 +163,30 @@ def test_bounds_become_the_window_that_rasterio_finds(left, width, top, height):
         assert window_of_bounds(UTM, bounds) == (slice(*rows), slice(*columns))
 
 
+@settings(deadline=None)
 @given(window=windows())
 def test_bounds_written_as_decimals_still_fall_on_pixel_edges(window):
     geobox = GeoBox((40, 60), Affine(1 / 9000, 0, 14.1, 0, -1 / 9000, 50.3), "EPSG:4326")
-    (west, north), (east, south) = (geobox.affine * (c, r) for c, r in zip(*[(p.start, p.stop) for p in window[::-1]], strict=True))
+    (west, north), (east, south) = (
+        geobox.affine * (c, r) for c, r in zip(*[(p.start, p.stop) for p in window[::-1]], strict=True)
+    )
     assert window_of_bounds(geobox, BoundingBox(*(round(v, 11) for v in (west, south, east, north)))) == window
 
 
+@settings(deadline=None)
 @given(window=windows(12, 17), shrink=st.sampled_from([0, 0.25, 0.49]))
 def test_bounds_on_a_rotated_grid_cover_every_pixel_that_they_touch(window, shrink):
     """The oracle intersects the polygon of each pixel with the area."""
     (top, bottom), (left, right) = ((part.start + shrink, part.stop - shrink) for part in window)
-    west, south, east, north = Geometry(shapely.Polygon([ROTATED.affine * p for p in ((left, top), (right, top), (right, bottom), (left, bottom))]), None).boundingbox
+    west, south, east, north = Geometry(
+        shapely.Polygon([ROTATED.affine * p for p in ((left, top), (right, top), (right, bottom), (left, bottom))]),
+        None,
+    ).boundingbox
     area = shapely.box(west, south, east, north)
     columns, rows = np.meshgrid(np.arange(17), np.arange(12))
-    corners = np.stack([np.stack(ROTATED.affine * (columns + dx, rows + dy), -1) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))], -2)
+    corners = np.stack(
+        [np.stack(ROTATED.affine * (columns + dx, rows + dy), -1) for dx, dy in ((0, 0), (1, 0), (1, 1), (0, 1))], -2
+    )
     touched = shapely.area(shapely.intersection(shapely.polygons(corners), area)) > 1e-4
     found = np.zeros((12, 17), bool)
     found[window_of_bounds(ROTATED, BoundingBox(west, south, east, north))] = True
@@ -173,12 +194,12 @@ def test_bounds_on_a_rotated_grid_cover_every_pixel_that_they_touch(window, shri
     rows, columns = np.nonzero(touched)
     beyond = found.copy()
     beyond[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] = False
-    # The area's corner, beyond the scene's edge, may widen the window: the smallest one covers the area, not only pixels.
+    # A corner of the area that lies beyond the scene may widen the window, which covers the area and not only pixels.
     inside = shapely.polygons([ROTATED.affine * p for p in ((0, 0), (17, 0), (17, 12), (0, 12))]).contains(area)
     assert not inside or not beyond.any(), "the window is larger than needed"
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(window=windows(), crs=st.sampled_from(["EPSG:4326", "EPSG:3857", "EPSG:3035"]))
 def test_a_geometry_in_another_crs_becomes_its_window(window, crs):
     (top, bottom), (left, right) = ((part.start + 0.3, part.stop - 0.3) for part in window)

@@ -110,7 +110,10 @@ def test_a_wanted_model_must_find_its_bands(scene):
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
-    [("s2-rgbn", r"'s2-rgbn' is unknown \(.*s2-rgbn-x4.*did you mean"), (Path("gone.safetensors"), r"gone\.safetensors does not exist")],
+    [
+        ("s2-rgbn", r"'s2-rgbn' is unknown \(.*s2-rgbn-x4.*did you mean"),
+        (Path("gone.safetensors"), r"gone\.safetensors does not exist"),
+    ],
 )
 def test_a_wanted_model_must_exist(scene, wanted, message):
     with pytest.raises(ModelError, match=message):

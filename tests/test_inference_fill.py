@@ -83,11 +83,18 @@ def test_a_window_read_from_wide_enough_is_filled_as_the_whole_scene_is(halo):
     distance = fill_distance(halo)
     assert distance >= np.hypot(halo, halo)
     whole = fill_invalid(image, valid, distance=distance)
-    for rows, columns in ((slice(20, 50), slice(30, 70)), (slice(60, 90), slice(80, 110)), (slice(0, 25), slice(0, 20))):
+    for rows, columns in (
+        (slice(20, 50), slice(30, 70)),
+        (slice(60, 90), slice(80, 110)),
+        (slice(0, 25), slice(0, 20)),
+    ):
         wide = (
             slice(max(rows.start - distance, 0), rows.stop + distance),
             slice(max(columns.start - distance, 0), columns.stop + distance),
         )
         part = fill_invalid(image[:, *wide], valid[wide], distance=distance)
         top, left = rows.start - wide[0].start, columns.start - wide[1].start
-        np.testing.assert_array_equal(part[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start], whole[:, rows, columns])
+        np.testing.assert_array_equal(
+            part[:, top : top + rows.stop - rows.start, left : left + columns.stop - columns.start],
+            whole[:, rows, columns],
+        )

@@ -88,7 +88,9 @@ def test_whatever_a_crash_leaves_only_whole_tiles_count(target, data):
     os.truncate(folder / "journal.jsonl", cut_lines)
     os.truncate(folder / "blocks", cut_blocks)
     ends = np.cumsum([len(line) for line in lines.splitlines()]) + np.arange(len(order) + 1)  # a line break may be lost
-    whole = {tile for tile, end, size in zip(order, ends[1:], sizes, strict=True) if end <= cut_lines and size <= cut_blocks}
+    whole = {
+        tile for tile, end, size in zip(order, ends[1:], sizes, strict=True) if end <= cut_lines and size <= cut_blocks
+    }
     journal = Journal(target, JOB)
     assert journal.tiles == whole
     assert contents(journal) == expected(whole)
@@ -153,7 +155,9 @@ def test_only_one_may_work_on_a_target(target):
     first = Journal(target, JOB)
     first.record(0, WORK[0])
     for restart in (False, True):
-        with pytest.raises(OutputError, match=r"another geosr is writing .*sr\.tif; wait for it, or choose another --out"):
+        with pytest.raises(
+            OutputError, match=r"another geosr is writing .*sr\.tif; wait for it, or choose another --out"
+        ):
             Journal(target, JOB, restart=restart)
     first.record(1, WORK[1])
     first.close()
@@ -164,7 +168,9 @@ def test_only_one_may_work_on_a_target(target):
 
 def test_another_process_is_kept_out(target):
     journal = Journal(target, JOB)
-    code = f"from pathlib import Path; from geosr.inference.journal import Journal; Journal(Path({str(target)!r}), {JOB})"
+    code = (
+        f"from pathlib import Path; from geosr.inference.journal import Journal; Journal(Path({str(target)!r}), {JOB})"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "another geosr is writing" in done.stderr

@@ -202,7 +202,10 @@ def test_a_loaded_model_knows_the_hash_of_its_weights(shipped):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("s2-rgbn-x3", r"model 's2-rgbn-x3' is unknown .*did you mean 's2-rgbn-x\d'"), ("nothing.safetensors", "does not exist")],
+    [
+        ("s2-rgbn-x3", r"model 's2-rgbn-x3' is unknown .*did you mean 's2-rgbn-x\d'"),
+        ("nothing.safetensors", "does not exist"),
+    ],
 )
 def test_a_model_that_does_not_exist_is_an_error(name, message):
     with pytest.raises(ModelError, match=message):
@@ -212,7 +215,14 @@ def test_a_model_that_does_not_exist_is_an_error(name, message):
 def test_a_declared_halo_is_taken_at_its_word(impulse):
     spec = replace(impulse.spec, halo=11)
     assert SuperResolver(Model(spec, impulse.model.network), device="cpu").halo == 11
-    measured = ModelSpec(name="nearest", architecture="interpolation", scale=2, bands=("B02",), arguments={"mode": "nearest"}, consistency_mtf=None)
+    measured = ModelSpec(
+        name="nearest",
+        architecture="interpolation",
+        scale=2,
+        bands=("B02",),
+        arguments={"mode": "nearest"},
+        consistency_mtf=None,
+    )
     assert SuperResolver(Model(measured), device="cpu").halo == 0
 
 

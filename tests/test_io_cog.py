@@ -97,7 +97,9 @@ def test_gdal_reads_what_was_written(write, dtype, bands):
         assert file.block_shapes == [(512, 512)] * bands
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 1300), (1300, 1), (13, 7), (512, 512), (513, 512), (1024, 520), (1031, 1033)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (1, 1300), (1300, 1), (13, 7), (512, 512), (513, 512), (1024, 520), (1031, 1033)]
+)
 def test_images_of_any_size_are_valid_cogs(write, shape):
     array = random_array((2, *shape))
     path = write(array)
@@ -124,7 +126,12 @@ def test_tags_encoding_and_grid_are_what_gdal_reads(write, monkeypatch, big):
     if big:
         monkeypatch.setattr(cog, "_CLASSIC", cog._BIG)
     radiometry = Radiometry(1e-4, -0.1, nodata=0)
-    path = write(random_array((4, 700, 530)), radiometry, bands=("B02", "B03", "B04", "B08"), tags={"GEOSR_MODEL": "x4 ✓", "A": ""})
+    path = write(
+        random_array((4, 700, 530)),
+        radiometry,
+        bands=("B02", "B03", "B04", "B08"),
+        tags={"GEOSR_MODEL": "x4 ✓", "A": ""},
+    )
     assert path.read_bytes()[:4] == (b"II+\0" if big else b"II*\0")
     with rasterio.open(path) as file:
         assert file.scales == (1e-4,) * 4
@@ -159,7 +166,14 @@ def test_the_layout_becomes_big_where_offsets_would_not_fit(tmp_path):
 
 @pytest.mark.parametrize(
     ("dtype", "nodata"),
-    [("float32", float("nan")), ("float32", -9999.0), ("int16", -32768), ("uint8", 255), ("uint16", None), ("float32", None)],
+    [
+        ("float32", float("nan")),
+        ("float32", -9999.0),
+        ("int16", -32768),
+        ("uint8", 255),
+        ("uint16", None),
+        ("float32", None),
+    ],
 )
 def test_nodata_is_kept(write, dtype, nodata):
     array = random_array((1, 600, 40), dtype)
@@ -326,7 +340,7 @@ def test_blocks_of_a_core_are_counted_in_the_image():
 def test_a_file_that_says_something_else_is_not_published(write, other):
     array = random_array((1, 20, 30))
     path = write(array)
-    with pytest.raises(OutputError, match="(?s)was written as .* meant as"):
+    with pytest.raises(OutputError, match=r"(?s)was written as .* meant as"):
         verify(path, profile_of(array, **other))
 
 
@@ -348,7 +362,7 @@ def test_directories_come_before_the_blocks(write):
     while at:
         (count,) = struct.unpack_from("<H", data, at)
         for entry in range(count):
-            tag, kind, number, value = struct.unpack_from("<HHII", data, at + 2 + 12 * entry)
+            tag, _, number, value = struct.unpack_from("<HHII", data, at + 2 + 12 * entry)
             if tag == 324:
                 starts.append(value if number == 1 else struct.unpack_from(f"<{number}I", data, value)[0])
         ends.append(at + 2 + 12 * count + 4)

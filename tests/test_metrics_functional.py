@@ -120,7 +120,7 @@ def test_what_a_valid_pixel_holds_does(metric):
 
 
 def ssim_oracle(sr, hr, peak=1.0):
-    """Structural similarity of each pixel (y, x) by scikit-image, mean over bands, the image continued by reflection."""
+    """Structural similarity of each pixel (y, x) by scikit-image, mean over bands, edges continued by reflection."""
     pad = ((0, 0), (5, 5), (5, 5))
     sr, hr = (np.pad(image[0].double().numpy(), pad, mode="reflect") for image in (sr, hr))
     window = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}

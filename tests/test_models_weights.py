@@ -104,7 +104,7 @@ def test_weights_that_geosr_did_not_write_are_refused(tmp_path):
 
 def test_a_key_of_a_newer_version_is_refused(saved, tmp_path):
     newer = rewrite(saved.path, tmp_path / "newer.safetensors", lambda spec: spec | {"temperature": 3})
-    with pytest.raises(ModelError, match="temperature.*a newer geosr wrote them"):
+    with pytest.raises(ModelError, match=r"temperature.*a newer geosr wrote them"):
         load_model(newer)
 
 

@@ -35,6 +35,14 @@ class ScenesDataModule(L.LightningDataModule):
         self.val = read_scenes(data.root, data.val_scenes, data.bands, windows=data.val_windows)
         for name, raster in self.val.items():
             self._require_fit_to_validate(name, raster)
+        self.patches = PatchDataset(
+            self.train,
+            size=data.patch_size * config.Generator.scaling_factor,
+            length=config.Training.max_steps * data.train_batch_size,
+            detail=data.detail,
+            gain=data.gain,
+            seed=config.Training.seed,
+        )
 
     def _require_fit_to_validate(self, name: str, raster: Raster) -> None:
         """Raise unless the scene is large enough and none of its pixels is trained on."""
@@ -71,16 +79,8 @@ class ScenesDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """As many batches as ``Training.max_steps``."""
-        data, training = self.config.Data, self.config.Training
-        dataset = PatchDataset(
-            self.train,
-            size=data.patch_size * self.config.Generator.scaling_factor,
-            length=training.max_steps * data.train_batch_size,
-            detail=data.detail,
-            gain=data.gain,
-            seed=training.seed,
-        )
-        return DataLoader(dataset, batch_size=data.train_batch_size, num_workers=data.num_workers, drop_last=True)
+        data = self.config.Data
+        return DataLoader(self.patches, batch_size=data.train_batch_size, num_workers=data.num_workers, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """One whole scene a batch, cut to a multiple of the scale."""

@@ -79,8 +79,8 @@ def degrade(hr: Tensor, psf: PSF) -> Tensor:
 def reflect(image: Tensor, pad: int) -> Tensor:
     """Image with ``pad`` pixels of its own mirror on each side; an image narrower than that mirrors repeatedly.
 
-    >>> reflect(torch.tensor([[[[1.0, 2.0]]]]), 1)[0, 0].tolist()
-    [[2.0, 1.0, 2.0, 1.0], [2.0, 1.0, 2.0, 1.0]]
+    >>> reflect(torch.tensor([[[[1.0, 2.0, 3.0]]]]), 3)[0, 0, 0].tolist()
+    [2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0]
     """
     height, width = image.shape[-2:]
     if pad < min(height, width):

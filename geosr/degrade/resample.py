@@ -26,7 +26,9 @@ def gather(fine: Tensor, kernel: Sequence[float], step: int) -> Tensor:
 
 
 def spread(coarse: Tensor, kernel: Sequence[float], step: int) -> Tensor:
-    """Fine image to which coarse pixel (i, j) adds its kernel-weighted value from (i, j) * step on; adjoint of `gather`.
+    """Fine image to which coarse pixel (i, j) adds its kernel-weighted value from (i, j) * step on.
+
+    It is the adjoint of `gather`.
 
     >>> spread(torch.tensor([[4.0]]), [0.5, 0.25], 2)
     tensor([[1.0000, 0.5000],

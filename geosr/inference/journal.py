@@ -4,6 +4,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,27 +29,32 @@ class Journal:
 
     def __init__(self, target: Path, job: Mapping[str, Any], *, restart: bool = False) -> None:
         self.folder = target.with_name(f".{target.name}.geosr")
+        self.blocks: dict[int, Block] = {}
+        self.tiles: set[int] = set()
+        self._files = ExitStack()
         try:
             self.folder.mkdir(exist_ok=True)
-            self._lock = (self.folder / "lock").open("w")
-        except OSError as error:
-            raise OutputError(f"cannot write beside {target}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = self._files.enter_context((self.folder / "lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._resume(json.dumps({"job": dict(job)}, sort_keys=True), restart=restart)
         except BlockingIOError as error:
-            self._lock.close()
+            self.close()
             raise OutputError(f"another geosr is writing {target}; wait for it, or choose another --out") from error
-        header = json.dumps({"job": dict(job)}, sort_keys=True)
+        except OSError as error:
+            self.close()
+            raise OutputError(f"cannot write beside {target}: {error.strerror}") from error
+
+    def _resume(self, header: str, *, restart: bool) -> None:
+        """Open the files, with what an earlier run of the same job left in them."""
         lines_path = self.folder / "journal.jsonl"
         lines = [] if restart or not lines_path.exists() else lines_path.read_text(errors="replace").splitlines()
         known = lines[1:] if lines and lines[0] == header else []
         data = self.folder / "blocks"
-        self.blocks: dict[int, Block] = {}
-        self.tiles: set[int] = set()
         kept = [line for line in known if self._take(line, data)] if data.exists() else []
         end = max((block.offset + block.length for block in self.blocks.values()), default=0)
         self.file = BlockFile(data, size=end)
-        self._lines = lines_path.open("w")
+        self._files.callback(self.file.close)
+        self._lines = self._files.enter_context(lines_path.open("w"))
         self._lines.write("".join(line + "\n" for line in [header, *kept]))
         self._lines.flush()
 
@@ -70,16 +76,17 @@ class Journal:
         """Store the blocks of a finished tile, then its line."""
         places = {index: self.file.append(data) for index, data in blocks.items()}
         self.file.flush()
-        self._lines.write(json.dumps({"tile": tile, "blocks": [[index, *block] for index, block in places.items()]}) + "\n")
+        self._lines.write(
+            json.dumps({"tile": tile, "blocks": [[index, *block] for index, block in places.items()]}) + "\n"
+        )
         self._lines.flush()
         self.tiles.add(tile)
         self.blocks.update(places)
 
     def close(self) -> None:
         """Keep the work for the next run and let others in."""
-        self.file.close()
-        self._lines.close()
-        self._lock.close()
+        with suppress(OSError):  # a full disk was reported when it was met; closing tries to write once more
+            self._files.close()
 
     def remove(self) -> None:
         """The target is complete: the work folder goes."""

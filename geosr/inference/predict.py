@@ -48,7 +48,7 @@ class Prediction:
     path: Path
     """The finished GeoTIFF."""
     model: str
-    weights_sha256: str | None
+    weights_sha256: str
     scale: int
     bands: tuple[str, ...]
     shape: tuple[int, int]
@@ -121,9 +121,13 @@ def predict(
     target = Path(out)
     with ExitStack() as stack:
         scene = stack.enter_context(
-            open_scene(sources, bands=bands, scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline)
+            open_scene(
+                sources, bands=bands, scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline
+            )
         )
         check_target(target, scene.paths, overwrite=overwrite)
+        if preview is not None:
+            check_target(Path(preview), [*scene.paths, os.fspath(target)], overwrite=True)
         if isinstance(model, SuperResolver):
             resolver = model
         else:
@@ -143,7 +147,8 @@ def predict(
             _publish(job, target, journal, encoders)
         except OSError as error:
             raise OutputError(
-                f"{target} could not be written: {error.strerror or error}. What is finished is kept; the same command continues"
+                f"{target} could not be written: {error.strerror or error}. "
+                "What is finished is kept; the same command continues"
             ) from error
         journal.remove()
         seconds = perf_counter() - started
@@ -173,10 +178,10 @@ def predict(
 
 
 def check_target(target: Path, sources: Iterable[str], *, overwrite: bool) -> None:
-    """Raise an OutputError where writing ``target`` would harm or cannot work.
+    """Fail early where writing ``target`` would harm or cannot work.
 
     Raises:
-        OutputError: It exists already, is one of the inputs, is a folder, or lies where nothing can be written.
+        OutputError: It exists already, is one of the sources, is a folder, or lies where nothing can be written.
     """
     if target.is_dir():
         raise OutputError(f"{target} is a folder; give the name of a file in it, such as {target / 'sr.tif'}")
@@ -185,7 +190,7 @@ def check_target(target: Path, sources: Iterable[str], *, overwrite: bool) -> No
     if target.exists():
         for source in sources:
             if os.path.exists(source) and os.path.samefile(source, target):
-                raise OutputError(f"{target} is the input itself; choose another --out")
+                raise OutputError(f"{target} is another file of this run, {source}; choose another name")
         if not overwrite:
             raise OutputError(f"{target} exists; give --overwrite to replace it")
     if not os.access(target.parent, os.W_OK):
@@ -207,7 +212,9 @@ class _Job:
     def plan(cls, scene: Scene, resolver: SuperResolver, *, aoi: Any, dtype: str | None, tile: int) -> "_Job":
         spec = resolver.spec
         if spec.tiling != "exact":
-            raise UsageError(f"model {spec.name!r} cannot be tiled exactly; use model.superresolve on a raster in memory")
+            raise UsageError(
+                f"model {spec.name!r} cannot be tiled exactly; use model.superresolve on a raster in memory"
+            )
         scene.select(spec.bands)
         radiometry = scene.band_radiometry(spec.bands)
         whole = (slice(0, scene.geobox.shape[0]), slice(0, scene.geobox.shape[1]))
@@ -215,16 +222,21 @@ class _Job:
         tags = {
             "GEOSR_VERSION": __version__,
             "GEOSR_MODEL": spec.name,
-            "GEOSR_WEIGHTS_SHA256": resolver.weights_hash or "",
+            "GEOSR_WEIGHTS_SHA256": resolver.weights_hash,
             "GEOSR_SOURCE": scene.name,
         }
-        profile = Profile(finer(scene.geobox[window], spec.scale), spec.bands, output_radiometry(radiometry, dtype), tags)
+        profile = Profile(
+            finer(scene.geobox[window], spec.scale), spec.bands, output_radiometry(radiometry, dtype), tags
+        )
         plan = TilePlan(size(window), aligned_core(spec.scale, tile), resolver.halo)
         return cls(window, plan, profile, resolver, radiometry)
 
     def fingerprint(self, scene: Scene) -> dict[str, Any]:
         """What must be the same for earlier work to count."""
-        files = [[path, os.path.getsize(path), os.path.getmtime(path)] if os.path.exists(path) else [path] for path in scene.paths]
+        files = [
+            [path, os.path.getsize(path), os.path.getmtime(path)] if os.path.exists(path) else [path]
+            for path in scene.paths
+        ]
         return {
             "files": files,
             "window": [[part.start, part.stop] for part in self.window],
@@ -245,7 +257,9 @@ def output_radiometry(radiometry: Radiometry, dtype: str | None) -> Radiometry:
     if dtype is None or dtype == radiometry.dtype:
         return radiometry
     if dtype not in ("float32", "float64"):
-        raise UsageError(f"--dtype {dtype} would need a new encoding; allowed are {radiometry.dtype} (as the input) and float32")
+        raise UsageError(
+            f"--dtype {dtype} would need a new encoding; allowed are {radiometry.dtype} (as the input) and float32"
+        )
     return Radiometry(scale=1.0, nodata=float("nan"), dtype=dtype)
 
 
@@ -259,7 +273,14 @@ class _Loaded:
 
 
 def _run(
-    job: _Job, scene: Scene, resolver: SuperResolver, journal: Journal, encoders: ThreadPoolExecutor, *, batch_size: int, progress: Progress | None
+    job: _Job,
+    scene: Scene,
+    resolver: SuperResolver,
+    journal: Journal,
+    encoders: ThreadPoolExecutor,
+    *,
+    batch_size: int,
+    progress: Progress | None,
 ) -> None:
     """Read, super-resolve, compress and store every tile that is not in the journal, all at the same time."""
     pixels = {tile.index: size(tile.core)[0] * size(tile.core)[1] for tile in job.tiles}
@@ -332,7 +353,9 @@ def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded]) -> list[NDArray[n
     return [next(sr) if one.valid.any() else None for one in loaded]
 
 
-def _encode(job: _Job, loaded: _Loaded, sr: NDArray[np.float32] | None, encoders: ThreadPoolExecutor) -> dict[int, Future[bytes]]:
+def _encode(
+    job: _Job, loaded: _Loaded, sr: NDArray[np.float32] | None, encoders: ThreadPoolExecutor
+) -> dict[int, Future[bytes]]:
     """The compressed blocks of a tile's core, under way."""
     scale, radiometry = job.resolver.spec.scale, job.profile.radiometry
     core = scaled(loaded.tile.core, scale)
@@ -345,9 +368,15 @@ def _encode(job: _Job, loaded: _Loaded, sr: NDArray[np.float32] | None, encoders
         if sr is None:
             values = np.full((len(job.profile.bands), height, width), np.nan, np.float32)
         else:
-            values = sr[:, inner[0].start + rows.start : inner[0].start + rows.stop, inner[1].start + columns.start : inner[1].start + columns.stop]
+            values = sr[
+                :,
+                inner[0].start + rows.start : inner[0].start + rows.stop,
+                inner[1].start + columns.start : inner[1].start + columns.stop,
+            ]
         if not all_valid and sr is not None:
-            lr_part = valid[rows.start // scale : -(-rows.stop // scale), columns.start // scale : -(-columns.stop // scale)]
+            lr_part = valid[
+                rows.start // scale : -(-rows.stop // scale), columns.start // scale : -(-columns.stop // scale)
+            ]
             top, left = rows.start % scale, columns.start % scale
             mask = upsample_mask(lr_part, scale)[top : top + height, left : left + width]
             values = np.where(mask, values, np.float32(np.nan))

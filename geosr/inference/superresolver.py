@@ -1,5 +1,6 @@
 """A model on a device: reflectance in, sharper reflectance out."""
 
+import hashlib
 import logging
 import warnings
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import save
 from torch import Tensor
 
 from geosr.errors import ModelError, UsageError, did_you_mean
@@ -32,7 +34,7 @@ class SuperResolver:
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 where the hardware multiplies it, else fp32. The
             interpolation, the sum and the consistency layer are fp32 in any case.
-        weights_hash: SHA-256 of the weights file, if there is one.
+        weights_hash: SHA-256 of the weights file; None hashes the weights themselves.
 
     Raises:
         UsageError: The device or the precision does not exist here.
@@ -42,7 +44,9 @@ class SuperResolver:
         self, model: Model, *, device: str = "auto", precision: str = "auto", weights_hash: str | None = None
     ) -> None:
         if precision not in ("auto", *_DTYPES):
-            raise UsageError(f"precision {precision!r} is unknown (auto {' '.join(_DTYPES)})" + did_you_mean(precision, _DTYPES))
+            raise UsageError(
+                f"precision {precision!r} is unknown (auto {' '.join(_DTYPES)})" + did_you_mean(precision, _DTYPES)
+            )
         self.device = _usable(device)
         if precision == "auto":
             precision = "bf16" if native_bf16(self.device) else "fp32"
@@ -50,15 +54,15 @@ class SuperResolver:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.spec = model.spec
-        self.model = model.to(self.device, memory_format=torch.channels_last).eval()
-        self.weights_hash = weights_hash
+        self.weights_hash = weights_hash or _hash(model)
+        self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
     def __repr__(self) -> str:
         return f"<SuperResolver {self.model.describe()} on {self.device}, {self.precision}>"
 
     @torch.inference_mode()
     def __call__(self, lr: Tensor) -> Tensor:
-        """SR reflectance (batch, band, y * scale, x * scale), float32, of LR reflectance (batch, band, y, x) without NaN.
+        """SR reflectance (batch, band, y * scale, x * scale), float32, of LR reflectance (batch, band, y, x), no NaN.
 
         Where the device runs out of memory the batch is halved, then the image, and the work goes on.
         """
@@ -115,7 +119,7 @@ class SuperResolver:
         return Raster(sr, valid, finer(raster.geobox, self.spec.scale), self.spec.bands, raster.radiometry)
 
     def superresolve_array(self, lr: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """SR reflectance (band, y * scale, x * scale) of LR reflectance; invalid pixels are filled from their neighbours."""
+        """SR reflectance (band, y * scale, x * scale) of LR reflectance whose invalid pixels are filled first."""
         filled = fill_invalid(lr, valid, distance=fill_distance(self.halo))
         return self(torch.from_numpy(filled)[None])[0].numpy()
 
@@ -143,6 +147,12 @@ def load_model(name: str | Path, *, device: str = "auto", precision: str = "auto
     return SuperResolver(load_weights(name), device=device, precision=precision, weights_hash=weights.sha256)
 
 
+def _hash(model: Model) -> str:
+    """SHA-256 of the weights as a safetensors file would hold them."""
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.network.state_dict().items()}
+    return hashlib.sha256(save(tensors)).hexdigest()
+
+
 def _usable(device: str) -> torch.device:
     """The device, if this machine has it."""
     try:
@@ -151,5 +161,7 @@ def _usable(device: str) -> torch.device:
             warnings.simplefilter("ignore")
             torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try auto or cpu") from error
+        raise UsageError(
+            f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try auto or cpu"
+        ) from error
     return picked

@@ -128,7 +128,9 @@ def encode(digital: NDArray[Any]) -> bytes:
 
 def decode(data: bytes, bands: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Digital numbers (band, 512, 512) of a compressed block."""
-    words = np.frombuffer(zstandard.ZstdDecompressor().decompress(data), f"u{dtype.itemsize}").reshape(BLOCK, BLOCK, bands)
+    words = np.frombuffer(zstandard.ZstdDecompressor().decompress(data), f"u{dtype.itemsize}").reshape(
+        BLOCK, BLOCK, bands
+    )
     return np.cumsum(words, axis=1, dtype=words.dtype).view(dtype).transpose(2, 0, 1)
 
 
@@ -155,7 +157,9 @@ def add_overviews(blocks: BlockFile, image: Sequence[Block], profile: Profile, e
                     if 2 * column + right < finer_columns and source < len(finer):
                         quarter = decode(blocks.read(finer[source]), len(profile.bands), profile.dtype)
                         half = BLOCK // 2
-                        halves[:, down * half : (down + 1) * half, right * half : (right + 1) * half] = halve(quarter, profile.radiometry)
+                        halves[:, down * half : (down + 1) * half, right * half : (right + 1) * half] = halve(
+                            quarter, profile.radiometry
+                        )
             return encode(halves[:, : shape[0] - row * BLOCK, : shape[1] - column * BLOCK])
 
         levels.append([blocks.append(data) for data in executor.map(overview, range(rows * columns))])
@@ -166,8 +170,9 @@ def add_overviews(blocks: BlockFile, image: Sequence[Block], profile: Profile, e
 def halve(digital: NDArray[Any], radiometry: Radiometry) -> NDArray[Any]:
     """Mean of each 2 x 2 digital numbers (band, y, x), of the valid ones only; nodata where none is."""
     if digital.dtype.kind in "iu" and not (digital == radiometry.nodata).any():
-        total = sum(digital[:, down::2, right::2].astype(np.int64 if digital.itemsize > 2 else np.int32) for down in (0, 1) for right in (0, 1))
-        mean = ((total + 2) >> 2).astype(digital.dtype)
+        work = np.int64 if digital.itemsize > 2 else np.int32
+        rows = np.add(digital[:, ::2], digital[:, 1::2], dtype=work)
+        mean = ((rows[..., ::2] + rows[..., 1::2] + 2) >> 2).astype(digital.dtype)
         if not (mean == radiometry.nodata).any():
             return mean
     reflectance = radiometry.to_reflectance(digital)
@@ -183,7 +188,10 @@ def write_cog(path: Path, profile: Profile, blocks: BlockFile, levels: Sequence[
     data_size = sum(block.length for level in levels for block in level)
     layout = _BIG if data_size > 3_900_000_000 else _CLASSIC
     template = _template_tags(profile, layout)
-    directories = [_directory(template, shape, level, overview=index > 0) for index, (shape, level) in enumerate(zip(profile.levels, levels, strict=True))]
+    directories = [
+        _directory(template, shape, level, overview=index > 0)
+        for index, (shape, level) in enumerate(zip(profile.levels, levels, strict=True))
+    ]
     head = layout.header + _STRUCTURE
     position = len(head) + sum(layout.directory_size(directory) for directory in directories)
     for directory, level in reversed(list(zip(directories, levels, strict=True))):
@@ -247,7 +255,9 @@ class _Layout:
 
     def directory_size(self, directory: _Directory) -> int:
         """Bytes of a directory and of the values that do not fit into it."""
-        return self._entries_size(directory) + sum(_even(len(e.data)) for e in directory.values() if len(e.data) > self.width)
+        return self._entries_size(directory) + sum(
+            _even(len(e.data)) for e in directory.values() if len(e.data) > self.width
+        )
 
     def _entries_size(self, directory: _Directory) -> int:
         return 8 + 20 * len(directory) + 8 if self.big else 2 + 12 * len(directory) + 4
@@ -316,7 +326,9 @@ def _directory(template: _Directory, shape: tuple[int, int], level: Sequence[Blo
     directory[_HEIGHT] = _Entry(4, struct.pack("<I", shape[0]))
     directory[_WIDTH] = _Entry(4, struct.pack("<I", shape[1]))
     directory[_TILE_BYTE_COUNTS] = _Entry(4, struct.pack(f"<{len(level)}I", *(block.length for block in level)))
-    directory[_TILE_OFFSETS] = _Entry(template[_TILE_OFFSETS].type, bytes(len(level) * _TYPE_SIZES[template[_TILE_OFFSETS].type]))
+    directory[_TILE_OFFSETS] = _Entry(
+        template[_TILE_OFFSETS].type, bytes(len(level) * _TYPE_SIZES[template[_TILE_OFFSETS].type])
+    )
     return directory
 
 
@@ -328,7 +340,13 @@ def verify(path: Path, profile: Profile) -> None:
     """
     with rasterio.open(path) as file:
         found = (file.shape, file.count, file.dtypes[0], file.transform, file.nodata)
-        meant = (tuple(profile.geobox.shape), len(profile.bands), profile.dtype.name, profile.geobox.affine, profile.radiometry.nodata)
+        meant = (
+            tuple(profile.geobox.shape),
+            len(profile.bands),
+            profile.dtype.name,
+            profile.geobox.affine,
+            profile.radiometry.nodata,
+        )
         same = all(a == b or (a != a and b != b) for a, b in zip(found, meant, strict=True))
         if not same:
             raise OutputError(f"{path} was written as {found}, meant as {meant}")
