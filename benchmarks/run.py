@@ -128,19 +128,24 @@ def quality_table(name: str) -> str:
     """PSNR, SAM and consistency of a shipped model on held-out scenes."""
     model = load_model(name)
     figures = quality.measure(model)
-    rows = [
-        (f.scene, f.note, f"{f.bicubic_psnr:.2f}", f"{f.back_projection_gain:+.2f}", f"**{f.model_gain:+.2f}**",
-         f"{f.bicubic_sam:.2f}", f"{f.model_sam:.2f}", f"{f.consistency:.1e}")
-        for f in figures
-    ]  # fmt: skip
     mean = {
-        key: float(np.mean([getattr(f, key) for f in figures]))
+        key: float(np.mean([getattr(one, key) for one in figures]))
         for key in ("bicubic_psnr", "back_projection_gain", "model_gain", "bicubic_sam", "model_sam", "consistency")
     }
-    rows.append(
-        ("mean", "", f"{mean['bicubic_psnr']:.2f}", f"{mean['back_projection_gain']:+.2f}", f"**{mean['model_gain']:+.2f}**",
-         f"{mean['bicubic_sam']:.2f}", f"{mean['model_sam']:.2f}", f"{mean['consistency']:.1e}")
-    )  # fmt: skip
+    figures.append(quality.Figures(scene="mean", note="", **mean))
+    rows = [
+        (
+            one.scene,
+            one.note,
+            f"{one.bicubic_psnr:.2f}",
+            f"{one.back_projection_gain:+.2f}",
+            f"**{one.model_gain:+.2f}**",
+            f"{one.bicubic_sam:.2f}",
+            f"{one.model_sam:.2f}",
+            f"{one.consistency:.1e}",
+        )
+        for one in figures
+    ]
     columns = (
         "scene",
         "kind",

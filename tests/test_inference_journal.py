@@ -167,14 +167,16 @@ def test_only_one_may_work_on_a_target(target):
 
 
 def test_another_process_is_kept_out(target):
-    journal = Journal(target, JOB)
-    code = (
-        f"from pathlib import Path; from geosr.inference.journal import Journal; Journal(Path({str(target)!r}), {JOB})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "another geosr is writing" in done.stderr
-    journal.close()
+    lock = finish(target).folder / "lock"
+    code = f"import fcntl, sys; lock = open({str(lock)!r}); fcntl.flock(lock, 2); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(OutputError, match="another geosr is writing"):
+            Journal(target, JOB)
+        other.kill()
+    after = Journal(target, JOB)
+    assert after.tiles == set(WORK), "a lock ends with its process"
+    after.close()
 
 
 def test_two_targets_in_one_folder_do_not_meet(tmp_path):

@@ -191,13 +191,13 @@ def test_tiles_do_not_show_at_the_size_of_a_tile_and_beside_it(resolvers, scene,
 @pytest.mark.parametrize("part", ["whole", "aoi"])
 def test_every_pixel_stays_where_it_was(make_raster, tmp_path, scale, transform, crs, part):
     """The pixels hold their own row and column, and the oracle asks rasterio where the output's pixels lie."""
-    shape = (70, 530)
+    shape = (30, 530)
     path = make_raster(
         np.indices(shape).astype("uint16"), scale=1e-4, descriptions=["row", "column"], transform=transform, crs=crs
     )
     model = interpolation(scale, ("row", "column"), "nearest")
     x, y = zip(
-        *(transform * (column, row) for column, row in ((100, 11), (360, 11), (100, 63), (360, 63))), strict=True
+        *(transform * (column, row) for column, row in ((100, 11), (360, 11), (100, 23), (360, 23))), strict=True
     )
     aoi = None if part == "whole" else (min(x), min(y), max(x), max(y))
     with rasterio.open(predict(path, tmp_path / "sr.tif", model=model, tile=1, aoi=aoi).path) as file:
@@ -211,7 +211,7 @@ def test_every_pixel_stays_where_it_was(make_raster, tmp_path, scale, transform,
             assert file.shape == tuple(n * scale for n in shape)
             assert GeoBox(file.shape, file.transform, crs).boundingbox == GeoBox(shape, transform, crs).boundingbox
         elif not transform.b:
-            assert file.shape == (52 * scale, 260 * scale)
+            assert file.shape == (12 * scale, 260 * scale)
             np.testing.assert_allclose(file.bounds, sorted_bounds(x, y, transform), rtol=0, atol=1e-9)
 
 
@@ -486,7 +486,9 @@ def test_an_existing_file_is_kept_unless_asked(scene, bicubic, tmp_path):
     with pytest.raises(OutputError, match=r"sr\.tif exists; give --overwrite to replace it"):
         predict(path, out, model=bicubic)
     assert out.read_bytes() == b"precious"
-    predict(path, out, model=bicubic, overwrite=True)
+    with out.open("rb") as before:
+        predict(path, out, model=bicubic, overwrite=True)
+        assert before.read() == b"precious", "the file was replaced, not written to"
     assert read(out).shape == (4, 36, 36)
 
 
@@ -616,8 +618,8 @@ def stopping(after):
 @pytest.fixture
 def long_scene(scene):
     """Six tiles of noise at x4, with a hole."""
-    array = np.random.default_rng(0).integers(1, 9000, (4, 260, 250), dtype="uint16")
-    array[:, 100:160, 90:200] = 0
+    array = np.random.default_rng(0).integers(1, 9000, (4, 258, 131), dtype="uint16")
+    array[:, 100:160, 90:] = 0
     return scene(array)
 
 
@@ -760,7 +762,7 @@ def full_disk(limit):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.99])
 def test_a_full_disk_is_an_error_and_space_is_all_that_it_takes(long_scene, job, tmp_path, undisturbed, share):
     out = tmp_path / "sr.tif"
     with (
