@@ -32,9 +32,9 @@ from geosr.radiometry import Radiometry
 
 log = logging.getLogger(__name__)
 
-DEFAULT_TILE = 384
-"""LR pixels along one side of a tile's core: on a CPU the features of one layer still fit into the cache."""
-AHEAD = 2
+DEFAULT_TILE = 512
+"""LR pixels along one side of a tile's core: smaller ones spend more on the halo, larger ones more memory."""
+AHEAD = 1
 """Batches that are read, and tiles that are compressed, while the network works."""
 
 Progress = Callable[[int, int, int], None]

@@ -65,7 +65,7 @@ class Compact(nn.Module):
         """SR reflectance (batch, band, y * scale, x * scale) of LR reflectance (batch, band, y, x)."""
         features = self.body((lr - self.mean) / self.std)
         residual = F.pixel_shuffle(features, self.scale).to(lr.dtype)
-        return torch.addcmul(bicubic(lr, self.scale), residual, self.std)
+        return bicubic(lr, self.scale).addcmul_(residual, self.std)
 
 
 def _per_band(values: Sequence[float] | None, default: float, bands: int) -> Tensor:

@@ -31,7 +31,7 @@ class Consistency(nn.Module):
 
     def forward(self, sr: Tensor, lr: Tensor) -> Tensor:
         """``sr`` (batch, band, y * scale, x * scale), corrected so that it degrades to ``lr`` (batch, band, y, x)."""
-        return sr + self.correction(lr - degrade(sr, self.psf))
+        return self.correction(lr - degrade(sr, self.psf)).add_(sr)
 
     def correction(self, residual: Tensor) -> Tensor:
         """``D' (D D')^-1`` of a residual on the LR grid, which beyond the edge is taken to stay as it is there."""
