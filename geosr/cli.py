@@ -95,7 +95,7 @@ def predict(
     A run that was stopped continues when the same command is given again.
     """
     from geosr.inference import predict as run
-    from geosr.inference.predict import DEFAULT_TILE
+    from geosr.inference.tiled import DEFAULT_TILE
 
     with _progress(quiet=quiet or as_json) as progress:
         done = run(

@@ -1,6 +1,6 @@
 """Using a model: on a raster in memory, or on a scene of any size, tile by tile, onto disk."""
 
-from geosr.inference.predict import Prediction, predict
 from geosr.inference.superresolver import SuperResolver, load_model
+from geosr.inference.tiled import Prediction, predict
 
 __all__ = ["Prediction", "SuperResolver", "load_model", "predict"]

@@ -187,14 +187,20 @@ def check_target(target: Path, sources: Iterable[str], *, overwrite: bool) -> No
         raise OutputError(f"{target} is a folder; give the name of a file in it, such as {target / 'sr.tif'}")
     if not target.parent.is_dir():
         raise OutputError(f"folder {target.parent} does not exist; make it first")
-    if target.exists():
-        for source in sources:
-            if os.path.exists(source) and os.path.samefile(source, target):
-                raise OutputError(f"{target} is another file of this run, {source}; choose another name")
-        if not overwrite:
-            raise OutputError(f"{target} exists; give --overwrite to replace it")
+    for source in sources:
+        if _same_file(source, target):
+            raise OutputError(f"{target} is another file of this run, {source}; choose another name")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; give --overwrite to replace it")
     if not os.access(target.parent, os.W_OK):
         raise OutputError(f"folder {target.parent} is not writable")
+
+
+def _same_file(first: str | Path, second: str | Path) -> bool:
+    """Whether two paths mean one file, through links too; neither needs to exist."""
+    if os.path.exists(first) and os.path.exists(second):
+        return os.path.samefile(first, second)
+    return os.path.realpath(first) == os.path.realpath(second)
 
 
 @dataclass(frozen=True)

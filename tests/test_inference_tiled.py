@@ -675,7 +675,7 @@ def test_whatever_a_crash_leaves_on_disk_the_bytes_are_the_same(long_scene, job,
 @pytest.mark.parametrize("step", ["add_overviews", "write_cog", "verify"])
 def test_a_crash_while_the_file_is_assembled_costs_no_tile(long_scene, job, tmp_path, undisturbed, monkeypatch, step):
     out = tmp_path / "sr.tif"
-    module = sys.modules["geosr.inference.predict"]  # the package gives its name to the function
+    module = sys.modules["geosr.inference.tiled"]  # the package gives its name to the function
     real = getattr(module, step)
 
     def crash(*args, **kwargs):
