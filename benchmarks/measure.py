@@ -2,14 +2,13 @@
 
 import argparse
 import json
-import resource
 from pathlib import Path
 from time import perf_counter
 
 import torch
 
 import geosr
-from benchmarks.peer_opensr import plain_network
+from benchmarks.peer_opensr import peak_memory, plain_network
 from geosr.models import Model, ModelSpec
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -60,7 +59,7 @@ def predict(scene: Path, out: Path, model: Model, precision: str) -> dict[str, f
         "seconds": seconds,
         "precision": done.precision,
         "bytes": done.bytes,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_memory(),
         "flops": flops(model, pixels),
     }
 

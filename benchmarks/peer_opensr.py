@@ -55,6 +55,18 @@ def save_plain_weights(path: str | Path, *, seed: int = 0) -> Path:
     return Path(path)
 
 
+def peak_memory() -> int:
+    """Bytes of memory that this process has held at most.
+
+    Linux's own figure, since getrusage counts what the parent held before it started this program.
+    """
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def run_peer(scene: Path, out: Path, *, weights: Path | None, batch_size: int | None) -> dict[str, object]:
     """Seconds, output bytes and peak memory of one ``opensr_utils.super_resolve`` call on the CPU.
 
@@ -77,14 +89,13 @@ def run_peer(scene: Path, out: Path, *, weights: Path | None, batch_size: int | 
         written = opensr_utils.super_resolve(str(scene), model=network, output=str(out), **options)
     seconds = time.perf_counter() - start
 
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
     return {
         "tool": f"opensr-utils {version('opensr-utils')}",
         "model": "bilinear" if weights is None else "plain",
         "seconds": round(seconds, 3),
         "output": str(written),
         "bytes": Path(written).stat().st_size,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_rss_bytes": peak_memory(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

@@ -47,7 +47,7 @@ def write(tmp_path):
         profile = profile_of(array, *args, **kwargs)
         blocks = BlockFile(tmp_path / "blocks")
         with ThreadPoolExecutor(2) as executor:
-            levels = add_overviews(blocks, fill_blocks(array, blocks), profile, executor)
+            levels = add_overviews(blocks, dict(enumerate(fill_blocks(array, blocks))), profile, executor)
         write_cog(tmp_path / name, profile, blocks, levels)
         blocks.close()
         verify(tmp_path / name, profile)
@@ -287,7 +287,7 @@ def test_a_block_that_changed_on_disk_is_noticed(tmp_path, where):
     with pytest.raises(OutputError, match="not as it was written; run again with --restart"):
         blocks.read(bad)
     with ThreadPoolExecutor(1) as executor, pytest.raises(OutputError, match="not as it was written"):
-        add_overviews(blocks, [good, bad], profile_of(array), executor)
+        add_overviews(blocks, {0: good, 1: bad}, profile_of(array), executor)
     blocks.close()
 
 

@@ -20,13 +20,34 @@ from numpy.typing import NDArray
 
 from geosr import __version__
 from geosr.errors import OutputError, UsageError
-from geosr.grid import Tile, TilePlan, Window, aligned_core, finer, grow, relative, scaled, size, window_of_bounds
+from geosr.grid import (
+    BLOCK,
+    Tile,
+    TilePlan,
+    Window,
+    aligned_core,
+    finer,
+    grow,
+    relative,
+    scaled,
+    size,
+    window_of_bounds,
+)
 from geosr.inference.area import read_area
 from geosr.inference.choose import choose_model
 from geosr.inference.fill import fill_invalid
 from geosr.inference.journal import Journal
-from geosr.inference.superresolver import SuperResolver, fill_distance, load_model, upsample_mask
-from geosr.io.cog import Profile, add_overviews, blocks_of, encode, verify, write_cog
+from geosr.inference.superresolver import SuperResolver, fill_distance, load_model
+from geosr.io.cog import (
+    Profile,
+    add_overviews,
+    blocks_of,
+    encode,
+    halve,
+    overview_place,
+    verify,
+    write_cog,
+)
 from geosr.io.raster import Scene, open_scene
 from geosr.radiometry import Radiometry
 
@@ -237,6 +258,12 @@ class _Job:
         plan = TilePlan(size(window), aligned_core(spec.scale, tile), resolver.halo)
         return cls(window, plan, profile, resolver, radiometry)
 
+    @property
+    def encoded_side(self) -> int:
+        """Side of what is encoded at once, SR pixels: four blocks and their overview, where one tile holds all four."""
+        core = self.tiles.core * self.resolver.spec.scale
+        return 2 * BLOCK if core % (2 * BLOCK) == 0 and len(self.profile.levels) > 1 else BLOCK
+
     def fingerprint(self, scene: Scene) -> dict[str, Any]:
         """What must be the same for earlier work to count."""
         files = [
@@ -295,12 +322,12 @@ def _run(
     if progress:
         progress(done, done, total)
     pending = (tile for tile in job.tiles if tile.index not in journal.tiles)
-    encoding: deque[tuple[int, dict[int, Future[bytes]]]] = deque()
+    encoding: deque[tuple[int, list[Future[dict[int, bytes]]]]] = deque()
 
     def store_oldest() -> None:
         nonlocal done
-        index, blocks = encoding.popleft()
-        journal.record(index, {block: future.result() for block, future in blocks.items()})
+        index, parts = encoding.popleft()
+        journal.record(index, {block: data for part in parts for block, data in part.result().items()})
         done += pixels[index]
         if progress:
             progress(pixels[index], done, total)
@@ -361,34 +388,38 @@ def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded]) -> list[NDArray[n
 
 def _encode(
     job: _Job, loaded: _Loaded, sr: NDArray[np.float32] | None, encoders: ThreadPoolExecutor
-) -> dict[int, Future[bytes]]:
-    """The compressed blocks of a tile's core, under way."""
-    scale, radiometry = job.resolver.spec.scale, job.profile.radiometry
-    core = scaled(loaded.tile.core, scale)
-    inner = scaled(loaded.tile.inner, scale)
+) -> list[Future[dict[int, bytes]]]:
+    """The compressed blocks of a tile's core, and those of the first overview that it fills, under way."""
+    scale, profile = job.resolver.spec.scale, job.profile
+    core, inner = scaled(loaded.tile.core, scale), scaled(loaded.tile.inner, scale)
     valid = loaded.valid[loaded.tile.inner]
     all_valid = bool(valid.all())
+    side = job.encoded_side
 
-    def block(rows: slice, columns: slice) -> bytes:
-        height, width = size((rows, columns))
+    def encode_part(part: Window) -> dict[int, bytes]:
+        rows, columns = relative(part, core)
         if sr is None:
-            values = np.full((len(job.profile.bands), height, width), np.nan, np.float32)
+            values = np.full((len(profile.bands), *size(part)), np.nan, np.float32)
         else:
-            values = sr[
-                :,
-                inner[0].start + rows.start : inner[0].start + rows.stop,
-                inner[1].start + columns.start : inner[1].start + columns.stop,
-            ]
-        if not all_valid and sr is not None:
-            lr_part = valid[
-                rows.start // scale : -(-rows.stop // scale), columns.start // scale : -(-columns.stop // scale)
-            ]
-            top, left = rows.start % scale, columns.start % scale
-            mask = upsample_mask(lr_part, scale)[top : top + height, left : left + width]
-            values = np.where(mask, values, np.float32(np.nan))
-        return encode(radiometry.to_digital(values))
+            values = sr[:, inner[0], inner[1]][:, rows, columns]
+            if not all_valid:
+                lr_rows, lr_columns = (np.arange(along.start, along.stop) // scale for along in (rows, columns))
+                values = np.where(valid[np.ix_(lr_rows, lr_columns)], values, np.float32(np.nan))
+        digital = profile.radiometry.to_digital(values)
+        blocks = {
+            index: encode(digital[:, rows, columns]) for index, (rows, columns) in blocks_of(part, _shape(profile))
+        }
+        if side > BLOCK:
+            place = overview_place(part, profile)
+            blocks[place] = encode(halve(digital, profile.radiometry))
+        return blocks
 
-    return {index: encoders.submit(block, *window) for index, window in blocks_of(core, _shape(job.profile))}
+    parts = [
+        (slice(top, min(top + side, core[0].stop)), slice(left, min(left + side, core[1].stop)))
+        for top in range(core[0].start, core[0].stop, side)
+        for left in range(core[1].start, core[1].stop, side)
+    ]
+    return [encoders.submit(encode_part, part) for part in parts]
 
 
 def _shape(profile: Profile) -> tuple[int, int]:
@@ -397,8 +428,7 @@ def _shape(profile: Profile) -> tuple[int, int]:
 
 def _publish(job: _Job, target: Path, journal: Journal, encoders: ThreadPoolExecutor) -> None:
     """Assemble the finished file in the work folder, verify it, and give it the target's name."""
-    image = [journal.blocks[index] for index in range(len(journal.blocks))]
-    levels = add_overviews(journal.file, image, job.profile, encoders)
+    levels = add_overviews(journal.file, journal.blocks, job.profile, encoders)
     finished = journal.folder / "finished.tif"
     write_cog(finished, job.profile, journal.file, levels)
     verify(finished, job.profile)

@@ -134,41 +134,57 @@ def decode(data: bytes, bands: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     return np.cumsum(words, axis=1, dtype=words.dtype).view(dtype).transpose(2, 0, 1)
 
 
-def add_overviews(blocks: BlockFile, image: Sequence[Block], profile: Profile, executor: Executor) -> list[list[Block]]:
-    """The blocks of every level, the image first; each overview pixel is the mean of the valid ones of its four."""
-    levels = [list(image)]
-    for finer_shape, shape in zip(profile.levels, profile.levels[1:], strict=False):
-        rows, columns = block_grid(shape)
-        _, finer_columns = block_grid(finer_shape)
-        finer = levels[-1]
+def overview_place(window: tuple[slice, slice], profile: Profile) -> int:
+    """Number of the first overview's block that holds an image window of 1024 x 1024 pixels; it follows the image's."""
+    image, overview = (block_grid(shape) for shape in profile.levels[:2])
+    return image[0] * image[1] + window[0].start // (2 * BLOCK) * overview[1] + window[1].start // (2 * BLOCK)
 
-        def overview(
-            place: int,
-            shape: tuple[int, int] = shape,
-            finer: list[Block] = finer,
-            columns: int = columns,
-            finer_columns: int = finer_columns,
-        ) -> bytes:
+
+def add_overviews(
+    blocks: BlockFile, made: Mapping[int, Block], profile: Profile, executor: Executor
+) -> list[list[Block]]:
+    """The blocks of every level, the image first; each overview pixel is the mean of the valid ones of its four.
+
+    Args:
+        blocks: The file that the blocks are in, and that the overviews' go to.
+        made: Blocks by number, row by row: all of the image, and those of overviews that exist already.
+        profile: The raster.
+        executor: Runs the compression.
+    """
+    levels: list[list[Block]] = []
+    first = 0
+    for level, shape in enumerate(profile.levels):
+        rows, columns = block_grid(shape)
+        missing = [place for place in range(rows * columns) if first + place not in made]
+
+        def overview(place: int, level: int = level, shape: tuple[int, int] = shape, columns: int = columns) -> bytes:
             row, column = divmod(place, columns)
+            finer_columns = block_grid(profile.levels[level - 1])[1]
             halves = np.zeros((len(profile.bands), BLOCK, BLOCK), profile.dtype)
-            for down in (0, 1):
-                for right in (0, 1):
-                    source = (2 * row + down) * finer_columns + 2 * column + right
-                    if 2 * column + right < finer_columns and source < len(finer):
-                        quarter = decode(blocks.read(finer[source]), len(profile.bands), profile.dtype)
-                        half = BLOCK // 2
-                        halves[:, down * half : (down + 1) * half, right * half : (right + 1) * half] = halve(
-                            quarter, profile.radiometry
-                        )
+            half = BLOCK // 2
+            for down, right in np.ndindex(2, 2):
+                source = (2 * row + down) * finer_columns + 2 * column + right
+                if 2 * column + right < finer_columns and source < len(levels[level - 1]):
+                    block = decode(blocks.read(levels[level - 1][source]), len(profile.bands), profile.dtype)
+                    there = slice(down * half, (down + 1) * half), slice(right * half, (right + 1) * half)
+                    halves[:, *there] = halve(block, profile.radiometry)
             return encode(halves[:, : shape[0] - row * BLOCK, : shape[1] - column * BLOCK])
 
-        levels.append([blocks.append(data) for data in executor.map(overview, range(rows * columns))])
+        new = dict(zip(missing, map(blocks.append, executor.map(overview, missing)), strict=True))
+        levels.append([new[place] if place in new else made[first + place] for place in range(rows * columns)])
         blocks.flush()
+        first += rows * columns
     return levels
 
 
 def halve(digital: NDArray[Any], radiometry: Radiometry) -> NDArray[Any]:
-    """Mean of each 2 x 2 digital numbers (band, y, x), of the valid ones only; nodata where none is."""
+    """Mean of each 2 x 2 digital numbers (band, y, x), of the valid ones only; nodata where none is.
+
+    An odd last row or column counts twice.
+    """
+    odd = [size % 2 for size in digital.shape[1:]]
+    if any(odd):
+        digital = np.pad(digital, ((0, 0), (0, odd[0]), (0, odd[1])), mode="edge")
     if digital.dtype.kind in "iu" and not (digital == radiometry.nodata).any():
         work = np.int64 if digital.itemsize > 2 else np.int32
         rows = np.add(digital[:, ::2], digital[:, 1::2], dtype=work)
