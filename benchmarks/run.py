@@ -114,7 +114,9 @@ def tiling(work: Path) -> str:
                 with geosr.open_scene(scene) as opened:
                     whole = resolver.superresolve(opened.read(bands=resolver.spec.bands))
                 tiled, digital = read(work / "t.tif"), read(work / "t16.tif").astype(int)
-                worst = max(worst, float(np.abs(tiled - whole.array).max()))
+                if not np.array_equal(np.isfinite(tiled), np.isfinite(whole.array)):
+                    raise SystemExit(f"{name}: tiled and whole image disagree on which pixels are valid")
+                worst = max(worst, float(np.nanmax(np.abs(tiled - whole.array))))
                 worst_dn = max(worst_dn, int(np.abs(digital - whole.to_digital().astype(int)).max()))
             rows.append((name, resolver.precision, f"{worst:.1e}", worst_dn))
     return (

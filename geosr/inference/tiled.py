@@ -162,7 +162,7 @@ def predict(
             log.info("continuing: %d of %d tiles were finished by an earlier run", resumed, len(job.tiles))
         threads = os.cpu_count() or 1
         encoders = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="encode"))
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=64 * 2**20))
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=16 * 2**20))
         try:
             _run(job, scene, resolver, journal, encoders, batch_size=batch_size, progress=progress)
             _publish(job, target, journal, encoders)
@@ -321,7 +321,8 @@ def _run(
     done = sum(pixels[index] for index in journal.tiles)
     if progress:
         progress(done, done, total)
-    pending = (tile for tile in job.tiles if tile.index not in journal.tiles)
+    pending = [tile for tile in job.tiles if tile.index not in journal.tiles]
+    pending.sort(key=lambda tile: tile.shape)  # equal shapes make full batches, and memory that fits again
     encoding: deque[tuple[int, list[Future[dict[int, bytes]]]]] = deque()
 
     def store_oldest() -> None:
