@@ -3,20 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 import geosr
 from geosr import metrics
+from geosr.data.datamodule import whole_scene
 from geosr.degrade import PSF, degrade
 from geosr.degrade.resample import bicubic
 from geosr.models import Model
 from geosr.models.consistency import Consistency
+from geosr.training.module import inside
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-BORDER = 8
-"""HR pixels at the edge that are left out."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,8 @@ def measure_scene(model: Model, psf: PSF, scene: HeldOut) -> Figures:
     """Figures of a model on one scene."""
     with geosr.open_scene(DATA / scene.path, sensor=scene.sensor, baseline=scene.baseline) as opened:
         raster = opened.read(bands=model.spec.bands)
-    height, width = (size // psf.scale * psf.scale for size in raster.valid.shape)
-    hr = torch.from_numpy(np.nan_to_num(raster.array))[None, :, :height, :width]
-    valid = inside(torch.from_numpy(raster.valid)[None, :height, :width])
+    whole = whole_scene(raster, psf.scale)
+    hr, valid = whole["hr"][None], inside(whole["valid"][None])
     lr = degrade(hr, psf)
     interpolated = bicubic(lr, psf.scale)
     sr = model(lr)
@@ -87,8 +85,3 @@ def measure_scene(model: Model, psf: PSF, scene: HeldOut) -> Figures:
         model_sam=float(metrics.sam(inside(sr), reference, valid)),
         consistency=float((degrade(sr, psf) - lr).abs().mean()),
     )
-
-
-def inside(image: Tensor) -> Tensor:
-    """Image (..., y, x) without its border."""
-    return image[..., BORDER:-BORDER, BORDER:-BORDER]

@@ -1,6 +1,5 @@
 """A scene on disk, super-resolved tile by tile into a Cloud-Optimised GeoTIFF."""
 
-import json
 import logging
 import os
 from collections import deque
@@ -164,7 +163,7 @@ def predict(
         encoders = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="encode"))
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=16 * 2**20))
         try:
-            _run(job, scene, resolver, journal, encoders, batch_size=batch_size, progress=progress)
+            _run(job, scene, journal, encoders, batch_size=batch_size, progress=progress)
             _publish(job, target, journal, encoders)
         except OSError as error:
             raise OutputError(
@@ -178,7 +177,7 @@ def predict(
             from geosr.preview import write_preview
 
             picture = write_preview(scene, target, preview, bands=resolver.spec.bands, window=job.window)
-    shape = (job.profile.geobox.shape[0], job.profile.geobox.shape[1])
+    shape = job.profile.levels[0]
     fresh = (len(job.tiles) - resumed) / len(job.tiles)
     return Prediction(
         path=target,
@@ -242,7 +241,6 @@ class _Job:
             raise UsageError(
                 f"model {spec.name!r} cannot be tiled exactly; use model.superresolve on a raster in memory"
             )
-        scene.select(spec.bands)
         radiometry = scene.band_radiometry(spec.bands)
         whole = (slice(0, scene.geobox.shape[0]), slice(0, scene.geobox.shape[1]))
         window = whole if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
@@ -276,7 +274,7 @@ class _Job:
             "core": self.tiles.core,
             "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
             "tags": dict(self.profile.tags),
-            "spec": json.loads(json.dumps(self.resolver.spec.to_dict())),
+            "spec": self.resolver.spec.to_dict(),
             "device": [self.resolver.device.type, self.resolver.precision],
         }
 
@@ -308,7 +306,6 @@ class _Loaded:
 def _run(
     job: _Job,
     scene: Scene,
-    resolver: SuperResolver,
     journal: Journal,
     encoders: ThreadPoolExecutor,
     *,
@@ -339,7 +336,7 @@ def _run(
         while reading:
             loaded = reading.popleft().result()
             reading.extend(islice(loads, 1))
-            for one, sr in zip(loaded, _infer(resolver, loaded), strict=True):
+            for one, sr in zip(loaded, _infer(job.resolver, loaded), strict=True):
                 encoding.append((one.tile.index, _encode(job, one, sr, encoders)))
                 del sr
                 if len(encoding) > AHEAD:
@@ -408,7 +405,7 @@ def _encode(
                 values = np.where(valid[np.ix_(lr_rows, lr_columns)], values, np.float32(np.nan))
         digital = profile.radiometry.to_digital(values)
         blocks = {
-            index: encode(digital[:, rows, columns]) for index, (rows, columns) in blocks_of(part, _shape(profile))
+            index: encode(digital[:, rows, columns]) for index, (rows, columns) in blocks_of(part, profile.levels[0])
         }
         if side > BLOCK:
             place = overview_place(part, profile)
@@ -421,10 +418,6 @@ def _encode(
         for left in range(core[1].start, core[1].stop, side)
     ]
     return [encoders.submit(encode_part, part) for part in parts]
-
-
-def _shape(profile: Profile) -> tuple[int, int]:
-    return profile.geobox.shape[0], profile.geobox.shape[1]
 
 
 def _publish(job: _Job, target: Path, journal: Journal, encoders: ThreadPoolExecutor) -> None:

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from geosr import losses, metrics
 from geosr.config.schema import Config
 from geosr.degrade import PSF, degrade
+from geosr.degrade.resample import bicubic
 from geosr.models import Model
 
 BORDER = 8
@@ -54,10 +55,11 @@ class SuperResolution(L.LightningModule):
         lr = degrade(batch["hr"], self.psf)
         with torch.autocast(hr.device.type, enabled=False):
             sr = self.best(lr)
-        bicubic = torch.nn.functional.interpolate(lr, scale_factor=self.psf.scale, mode="bicubic", align_corners=False)
-        gain = metrics.psnr(inside(sr), hr, valid) - metrics.psnr(inside(bicubic), hr, valid)
-        figures = {"val/psnr": metrics.psnr(inside(sr), hr, valid), "val/psnr_over_bicubic": gain}
-        for name, image in (("", sr), ("_bicubic", bicubic)):
+        interpolated = bicubic(lr, self.psf.scale)
+        psnr = metrics.psnr(inside(sr), hr, valid)
+        gain = psnr - metrics.psnr(inside(interpolated), hr, valid)
+        figures = {"val/psnr": psnr, "val/psnr_over_bicubic": gain}
+        for name, image in (("", sr), ("_bicubic", interpolated)):
             figures["val/sam" + name] = metrics.sam(inside(image), hr, valid)
             figures["val/ssim" + name] = metrics.ssim(inside(image), hr, valid)
             figures["val/consistency" + name] = (degrade(image, self.psf) - lr).abs().mean()
