@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from geosr.demo import demo_scene
     from geosr.errors import GeosrError
     from geosr.inference import Prediction, SuperResolver, load_model, predict
-    from geosr.io.raster import Raster, Scene, open_scene
+    from geosr.io.raster import Raster
+    from geosr.io.scene import Scene, open_scene
     from geosr.models import Model, ModelSpec
     from geosr.radiometry import Radiometry
     from geosr.training import train
@@ -24,11 +25,11 @@ _HOME = {
     "Prediction": "geosr.inference",
     "Radiometry": "geosr.radiometry",
     "Raster": "geosr.io.raster",
-    "Scene": "geosr.io.raster",
+    "Scene": "geosr.io.scene",
     "SuperResolver": "geosr.inference",
     "demo_scene": "geosr.demo",
     "load_model": "geosr.inference",
-    "open_scene": "geosr.io.raster",
+    "open_scene": "geosr.io.scene",
     "predict": "geosr.inference",
     "train": "geosr.training",
 }

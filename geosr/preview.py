@@ -1,23 +1,23 @@
 """A before/after picture: bicubic left, super-resolved right, same stretch; below, a zoom on the most detail."""
 
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
-from rasterio.windows import Window as RasterWindow
 
 from geosr.errors import OutputError
 from geosr.grid import Window, scaled, size
-from geosr.io.raster import Scene
+from geosr.io.gdal import GdalFile
+from geosr.io.raster import Raster
+from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
 
 SIDE = 640
@@ -46,26 +46,27 @@ def write_preview(
     height, width = size(window)
     step = max(height, width) / SIDE
     zoom = min(SIDE // ZOOM, height, width)
-    lr = _Source([scene.locate(position) for position in scene.select(shown)], scene.band_radiometry(shown))
-    with rasterio.open(sr_path) as file:
-        scale = file.height // height
-        encoding = (
-            lr.radiometry if file.dtypes[0] == scene.dtype else Radiometry(1.0, nodata=math.nan, dtype=file.dtypes[0])
+    lr = _Source(lambda part, shape: scene.read_digital(part, shown, shape=shape), scene.band_radiometry(shown))
+    with closing(GdalFile(str(sr_path))) as file:
+        scale, dtype = file.geobox.shape[0] // height, file.bands[0].dtype
+        numbers = [bands.index(band) for band in shown]
+        sr = _Source(
+            lambda part, shape: file.read(numbers, part, shape=shape, resampling=Resampling.cubic),
+            lr.radiometry if dtype == scene.dtype else Radiometry(1.0, nodata=math.nan, dtype=dtype),
         )
-    sr = _Source([(str(sr_path), bands.index(band) + 1) for band in shown], encoding)
-    overview = sr.read((slice(0, height * scale), slice(0, width * scale)), _fit(height, width, step))
-    low, high = _stretch(overview)
-    row, column = _most_detail(overview, (height, width), zoom)
-    place = (slice(row, row + zoom), slice(column, column + zoom))
-    in_scene = (
-        slice(row + window[0].start, row + window[0].start + zoom),
-        slice(column + window[1].start, column + window[1].start + zoom),
-    )
-    square = (zoom * ZOOM, zoom * ZOOM)
-    panels = [
-        [lr.read(window, _fit(height, width, step)), overview],
-        [lr.read(in_scene, square), sr.read(scaled(place, scale), square)],
-    ]
+        overview = sr.read((slice(0, height * scale), slice(0, width * scale)), _fit(height, width, step))
+        low, high = _stretch(overview)
+        row, column = _most_detail(overview, (height, width), zoom)
+        place = (slice(row, row + zoom), slice(column, column + zoom))
+        in_scene = (
+            slice(row + window[0].start, row + window[0].start + zoom),
+            slice(column + window[1].start, column + window[1].start + zoom),
+        )
+        square = (zoom * ZOOM, zoom * ZOOM)
+        panels = [
+            [lr.read(window, _fit(height, width, step)), overview],
+            [lr.read(in_scene, square), sr.read(scaled(place, scale), square)],
+        ]
     rows = [[_image(panel, low, high) for panel in row] for row in panels]
     picture = _compose(
         rows, (("input, bicubic", f"super-resolved x{scale}"), ("zoom, bicubic", "zoom, super-resolved"))
@@ -83,23 +84,15 @@ def _fit(height: int, width: int, step: float) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the three bands to show are stored, and how."""
+    """Where the three bands to show come from, and how they are stored."""
 
-    places: Sequence[tuple[str, int]]
-    """File and number of each band."""
+    digital: Callable[[Window, tuple[int, int]], NDArray[Any]]
+    """Digital numbers (band, y, x) of a window, resampled bicubically to a shape."""
     radiometry: Radiometry
 
     def read(self, window: Window, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Reflectance (band, y, x) of a window, resampled bicubically to ``shape``; invalid pixels are NaN."""
-        rows, columns = window
-        part = RasterWindow(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
-        layers = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # said when the scene was opened
-            for path, index in self.places:
-                with rasterio.open(path) as file:
-                    layers.append(file.read(index, window=part, out_shape=shape, resampling=Resampling.cubic))
-        return self.radiometry.to_reflectance(np.stack(layers))
+        return self.radiometry.to_reflectance(self.digital(window, shape))
 
 
 def _stretch(image: NDArray[np.float32]) -> tuple[float, float]:
@@ -147,3 +140,41 @@ def _compose(rows: Sequence[Sequence[Image.Image]], labels: Sequence[Sequence[st
             left += width + gap
         top += height + gap
     return canvas
+
+
+def write_pair_preview(hr: Raster, lr: Raster, out: str | PathLike[str]) -> Path:
+    """Write HR left and LR right as PNG, LR pixels as squares, and return its path; below, a zoom on the most detail.
+
+    Args:
+        hr: The HR image.
+        lr: The LR image of the same ground.
+        out: PNG to write.
+
+    Raises:
+        OutputError: The picture cannot be written.
+    """
+    shown = RGB if set(RGB) <= set(hr.bands) else (hr.bands[0],) * 3
+    fine, coarse = (raster.array[[raster.bands.index(band) for band in shown]] for raster in (hr, lr))
+    height, width = coarse.shape[1:]
+    scale = fine.shape[1] // height
+    low, high = _stretch(coarse)
+    zoom = min(SIDE // ZOOM, height, width)
+    row, column = _most_detail(coarse, (height, width), zoom)
+    place = (slice(row, row + zoom), slice(column, column + zoom))
+    step = max(height, width) / SIDE
+    rows = []
+    for window, shape in (
+        ((slice(0, height), slice(0, width)), _fit(height, width, step)),
+        (place, (zoom * ZOOM, zoom * ZOOM)),
+    ):
+        pair = (fine[:, *scaled(window, scale)], coarse[:, *window])
+        filters = (Image.Resampling.BOX if step * scale > 1 else Image.Resampling.NEAREST, Image.Resampling.NEAREST)
+        rows.append(
+            [_image(part, low, high).resize(shape[::-1], filter_) for part, filter_ in zip(pair, filters, strict=True)]
+        )
+    picture = _compose(rows, (("HR", f"LR, degraded x{scale}"), ("HR, zoom", "LR, zoom")))
+    try:
+        picture.save(out, format="PNG")
+    except OSError as error:
+        raise OutputError(f"preview {out} cannot be written: {error.strerror or error}") from error
+    return Path(out)

@@ -83,12 +83,15 @@ class Radiometry:
                 invalid |= (dn == marker).any(axis=0)
         return ~invalid
 
-    def to_reflectance(self, dn: ArrayLike, *, valid: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    def to_reflectance(
+        self, dn: ArrayLike, *, valid: NDArray[np.bool_] | None = None, out: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         """Reflectance (1.0 = 100 %) of digital numbers, ``(band, y, x)``; invalid pixels become NaN.
 
         Args:
             dn: Digital numbers, ``(band, y, x)``.
             valid: The valid pixels ``(y, x)`` where they are known already, else :meth:`valid`.
+            out: Where to write it, by default a new array.
 
         >>> Radiometry(scale=1e-4, offset=-0.1, nodata=0).to_reflectance(np.uint16([[[1000, 3000, 0]]]))
         array([[[0. , 0.2, nan]]], dtype=float32)
@@ -97,7 +100,7 @@ class Radiometry:
         valid = self.valid(dn) if valid is None else valid
         # (DN + offset / scale) / (1 / scale): no digits are lost where DN * scale and offset nearly cancel, and 10000,
         # unlike 1e-4, is exact in binary.
-        reflectance = np.add(dn, np.float32(self.offset / self.scale), dtype=np.float32, casting="same_kind")
+        reflectance = np.add(dn, np.float32(self.offset / self.scale), out=out, dtype=np.float32, casting="same_kind")
         reflectance /= np.float32(1 / self.scale)
         if not valid.all():
             reflectance[:, ~valid] = np.nan

@@ -27,6 +27,10 @@ class Band:
     """Ground sampling distance in m."""
     mtf: float | None = None
     """Modulation transfer at the Nyquist frequency of `gsd`, 0 to 1."""
+    snr: float | None = None
+    """Signal-to-noise ratio at the reflectance `reference`."""
+    reference: float | None = None
+    """Reflectance (1.0 = 100 %) that has the sensor's reference radiance under an overhead sun."""
 
 
 @dataclass(frozen=True)
@@ -161,20 +165,23 @@ def _numbered(number: str) -> tuple[str, ...]:
 # (COPE-GSEG-EOPG-TN-15-0007, version 3.0 and later).
 # MTF at Nyquist: as used by S2Sharp (Ulfarsson et al. 2019, IEEE TGRS 57(9), doi:10.1109/TGRS.2019.2906048) and the
 # sharpening codes that follow it; that list has no value for B10.
+# SNR at the reference radiance: Drusch et al. 2012 (Remote Sensing of Environment 120, doi:10.1016/j.rse.2011.11.026),
+# table 1, the mission's requirement. The reference reflectance is pi L / E of that table's radiance L and of the band's
+# solar irradiance E in the products' metadata (SOLAR_IRRADIANCE, Sentinel-2A), the Sun overhead and at 1 au.
 _SENTINEL_2 = (
-    Band("B01", (*_numbered("1"), "coastal", "coastal aerosol", "aerosol"), 442.7, 21, 60, 0.32),
-    Band("B02", (*_numbered("2"), "blue"), 492.4, 66, 10, 0.26),
-    Band("B03", (*_numbered("3"), "green"), 559.8, 36, 10, 0.28),
-    Band("B04", (*_numbered("4"), "red"), 664.6, 31, 10, 0.24),
-    Band("B05", (*_numbered("5"), "rededge1", "rededge071"), 704.1, 15, 20, 0.38),
-    Band("B06", (*_numbered("6"), "rededge2", "rededge075"), 740.5, 15, 20, 0.34),
-    Band("B07", (*_numbered("7"), "rededge3", "rededge078"), 782.8, 20, 20, 0.34),
-    Band("B08", (*_numbered("8"), "nir", "near infrared"), 832.8, 106, 10, 0.26),
-    Band("B8A", (*_numbered("8A"), "nir08", "narrow nir", "nir narrow"), 864.7, 21, 20, 0.33),
-    Band("B09", (*_numbered("9"), "nir09", "water vapour", "water vapor"), 945.1, 20, 60, 0.26),
-    Band("B10", ("Band 10", "cirrus"), 1373.5, 31, 60, None),
-    Band("B11", ("Band 11", "swir16", "swir1"), 1613.7, 91, 20, 0.22),
-    Band("B12", ("Band 12", "swir22", "swir2"), 2202.4, 175, 20, 0.23),
+    Band("B01", (*_numbered("1"), "coastal", "coastal aerosol", "aerosol"), 442.7, 21, 60, 0.32, 129, 0.215),
+    Band("B02", (*_numbered("2"), "blue"), 492.4, 66, 10, 0.26, 154, 0.205),
+    Band("B03", (*_numbered("3"), "green"), 559.8, 36, 10, 0.28, 168, 0.221),
+    Band("B04", (*_numbered("4"), "red"), 664.6, 31, 10, 0.24, 142, 0.224),
+    Band("B05", (*_numbered("5"), "rededge1", "rededge071"), 704.1, 15, 20, 0.38, 117, 0.164),
+    Band("B06", (*_numbered("6"), "rededge2", "rededge075"), 740.5, 15, 20, 0.34, 89, 0.166),
+    Band("B07", (*_numbered("7"), "rededge3", "rededge078"), 782.8, 20, 20, 0.34, 105, 0.181),
+    Band("B08", (*_numbered("8"), "nir", "near infrared"), 832.8, 106, 10, 0.26, 174, 0.311),
+    Band("B8A", (*_numbered("8A"), "nir08", "narrow nir", "nir narrow"), 864.7, 21, 20, 0.33, 72, 0.173),
+    Band("B09", (*_numbered("9"), "nir09", "water vapour", "water vapor"), 945.1, 20, 60, 0.26, 114, 0.0348),
+    Band("B10", ("Band 10", "cirrus"), 1373.5, 31, 60, None, 50, 0.0513),
+    Band("B11", ("Band 11", "swir16", "swir1"), 1613.7, 91, 20, 0.22, 100, 0.0512),
+    Band("B12", ("Band 12", "swir22", "swir2"), 2202.4, 175, 20, 0.23, 100, 0.0553),
 )
 # Centre and width of the ranges in the common-name table of the STAC electro-optical extension, version 1.1.
 _COMMON = (

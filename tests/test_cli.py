@@ -10,6 +10,7 @@ import rasterio
 from rich.console import Console
 
 from geosr import __version__, cli
+from geosr.cli import options as shared
 from geosr.demo import demo_scene
 from geosr.errors import GeosrError, RadiometryError
 from geosr.models import Model, ModelSpec, save_model, shipped_models
@@ -78,7 +79,7 @@ def test_a_prediction_tells_its_progress_and_its_result(geosr, scene, options, t
 
 
 def test_progress_comes_in_steps_of_ten_percent(capsys):
-    with cli._progress(quiet=False) as progress:
+    with shared.progress_bar("super-resolving", quiet=False) as progress:
         for done in range(1001):
             progress(1 if done else 0, done, 1000)
     lines = capsys.readouterr().err.split()
@@ -87,8 +88,8 @@ def test_progress_comes_in_steps_of_ten_percent(capsys):
 
 def test_progress_is_a_bar_on_a_terminal(monkeypatch):
     screen = StringIO()
-    monkeypatch.setattr(cli, "_console", lambda: Console(file=screen, force_terminal=True, width=120))
-    with cli._progress(quiet=False) as progress:
+    monkeypatch.setattr(shared, "stderr_console", lambda: Console(file=screen, force_terminal=True, width=120))
+    with shared.progress_bar("super-resolving", quiet=False) as progress:
         for now, done in ((250, 250), (250, 500), (500, 1000)):  # the first call tells what an earlier run did
             progress(now, done, 1000)
     assert "super-resolving" in screen.getvalue()

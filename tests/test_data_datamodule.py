@@ -1,28 +1,45 @@
+import multiprocessing
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from geosr.config import Config
-from geosr.data import ScenesDataModule
-from geosr.data.datamodule import SMALLEST_SCENE, whole_scene
+from geosr.data.datamodule import SMALLEST_SCENE, GeoSRDataModule, Patches, WholeScenes, filled, separate
+from geosr.data.patches import PatchTable
+from geosr.degrade import PSF, degrade
 from geosr.errors import ConfigError
-from geosr.testing import coordinate_raster
+from geosr.io.scene import open_scene
 
 BANDS = ["B02", "B03", "B04", "B08"]
 
 
 @pytest.fixture
-def make_config(make_raster, tmp_path):
-    """A configuration on two scenes of 64 x 72 pixels, ``train.tif`` and ``val.tif``, and a small ``tiny.tif``."""
+def scenes(make_raster, tmp_path) -> Path:
+    """Folder of two scenes of 64 x 72 pixels, ``train.tif`` and ``val.tif``, a small ``tiny.tif`` and a large one."""
     generator = np.random.default_rng(0)
-    for name, shape in (("train.tif", (64, 72)), ("val.tif", (64, 72)), ("tiny.tif", (31, 72))):
+    for name, shape in (
+        ("train.tif", (64, 72)),
+        ("val.tif", (64, 72)),
+        ("tiny.tif", (31, 72)),
+        ("large.tif", (400, 400)),
+    ):
         dn = generator.integers(1, 4000, (4, *shape))
         dn[:, :2, :3] = 0
         make_raster(dn, name=name, dtype="uint16", nodata=0, scale=1e-4, descriptions=BANDS)
+    return tmp_path
+
+
+@pytest.fixture
+def make_config(scenes):
+    """A factory of configurations on these scenes."""
 
     def make(**data):
         config = Config()
-        facts = {"root": str(tmp_path), "train_scenes": ["train.tif"], "val_scenes": ["val.tif"]}
+        facts = {"root": str(scenes), "train_scenes": ["train.tif"], "val_scenes": ["val.tif"]}
         sizes = {"patch_size": 8, "train_batch_size": 3}
         for key, value in (facts | sizes | data).items():
             setattr(config.Data, key, value)
@@ -32,121 +49,222 @@ def make_config(make_raster, tmp_path):
     return make
 
 
+@pytest.fixture
+def pairs(make_raster, tmp_path) -> Path:
+    """Folders ``hr`` and ``lr`` with one image of 96 x 96 and 48 x 48 pixels, LR the means of HR plus one."""
+    hr = np.random.default_rng(1).integers(1, 4000, (4, 96, 96))
+    lr = hr.reshape(4, 48, 2, 48, 2).mean(axis=(2, 4)).round() + 1
+    for role, dn, pixel in (("hr", hr, 10), ("lr", lr, 20)):
+        path = make_raster(dn, name=f"a_{role}.tif", dtype="uint16", nodata=0, scale=1e-4, descriptions=BANDS,
+                           transform=_pixels(pixel))  # fmt: skip
+        (tmp_path / role).mkdir()
+        path.rename(tmp_path / role / path.name)
+    return tmp_path
+
+
+def _pixels(side):
+    from affine import Affine
+
+    return Affine(side, 0, 400_000, 0, -side, 5_000_000)
+
+
+def drawn(data):
+    return torch.cat([batch["hr"] for batch in data.train_dataloader()])
+
+
 def test_training_has_as_many_batches_as_steps(make_config):
-    batches = list(ScenesDataModule(make_config()).train_dataloader())
+    batches = list(GeoSRDataModule(make_config()).train_dataloader())
     assert len(batches) == 5
     assert all(batch["hr"].shape == (3, 4, 16, 16) for batch in batches)
-    assert all(batch["hr"].dtype == torch.float32 for batch in batches)
+    assert all(batch["hr"].dtype == torch.float32 and batch["valid"].all() for batch in batches)
 
 
-def test_the_same_seed_gives_the_same_batches(make_config):
+@pytest.mark.parametrize(
+    "how", [{"num_workers": 2, "start_method": "fork"}, {"num_workers": 1, "start_method": "spawn"}]
+)
+def test_the_same_seed_gives_the_same_batches_with_any_number_of_workers(make_config, how):
+    if how["start_method"] not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {how['start_method']} here")
+    alone = drawn(GeoSRDataModule(make_config()))
+    assert torch.equal(drawn(GeoSRDataModule(make_config(**how))), alone)
     config = make_config()
-    first, second = (torch.cat([b["hr"] for b in ScenesDataModule(config).train_dataloader()]) for _ in range(2))
-    assert torch.equal(first, second)
     config.Training.seed = 1
-    other = torch.cat([b["hr"] for b in ScenesDataModule(config).train_dataloader()])
-    assert not torch.equal(first, other)
+    assert not torch.equal(drawn(GeoSRDataModule(config)), alone)
+
+
+def test_what_is_done_on_the_device_depends_on_the_generator_alone(make_config):
+    data = GeoSRDataModule(make_config(band_gain=1.1, noise=0.01, cutblur=0.5))
+    batch = next(iter(data.train_dataloader()))
+    first, again, other = (data.augmented(batch, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert set(first) == {"hr", "valid", "lr", "lr_valid"}
+    assert first["lr"].shape == (3, 4, 8, 8)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["lr"], other["lr"])
+
+
+def test_the_point_spread_function_alone_is_what_validation_sees(make_config):
+    config = make_config()
+    config.Degradation.sensor.mtf = 0.3
+    data = GeoSRDataModule(config)
+    (batch,) = data.val_dataloader()
+    complete = data.on_after_batch_transfer(batch, 0)
+    hr, valid = batch["hr"][0], batch["valid"][0]
+    assert not valid[:2, :3].any()
+    assert valid.sum() == 64 * 72 - 6
+    mean = torch.stack([band[valid].mean() for band in hr])
+    whole = torch.where(valid, hr, mean[:, None, None])
+    torch.testing.assert_close(complete["lr"][0], degrade(whole[None], PSF(2, 0.3))[0])
+    assert complete["lr_valid"].sum() == 32 * 36 - 2
 
 
 @pytest.mark.parametrize("scale", [2, 3])
-def test_validation_sees_whole_scenes_cut_to_a_multiple_of_the_scale(make_config, scale):
+def test_validation_sees_whole_scenes_cut_to_a_multiple_of_the_scale(make_config, scenes, scale):
     config = make_config()
     config.Generator.scaling_factor = scale
-    data = ScenesDataModule(config)
-    (batch,) = data.val_dataloader()
+    (batch,) = GeoSRDataModule(config).val_dataloader()
     height, width = 64 // scale * scale, 72 // scale * scale
-    assert batch["hr"].shape == (1, 4, height, width)
-    raster, hr = data.val["val.tif"], batch["hr"][0].numpy()
-    valid = raster.valid[:height, :width]
-    np.testing.assert_array_equal(batch["valid"][0].numpy(), valid)
-    np.testing.assert_array_equal(hr[:, valid], raster.array[:, :height, :width][:, valid])
-    assert not hr[:, ~valid].any()
+    with open_scene(scenes / "val.tif") as scene:
+        raster = scene.read((slice(0, height), slice(0, width)), BANDS)
+    np.testing.assert_array_equal(batch["valid"][0].numpy(), raster.valid)
+    np.testing.assert_array_equal(batch["hr"][0].numpy(), np.nan_to_num(raster.array))
 
 
-def test_normalisation_is_that_of_the_valid_training_pixels(make_config):
-    data = ScenesDataModule(make_config(exclude={"train.tif": [10, 0, 20, 72]}))
-    raster = data.train["train.tif"]
-    assert 0 < raster.valid.sum() < 64 * 72 - 20 * 72 + 1
-    for band in range(4):
-        pixels = [float(raster.array[band, y, x]) for y, x in np.argwhere(raster.valid)]
-        assert data.normalisation()[0][band] == pytest.approx(np.mean(pixels), abs=1e-4)
-        assert data.normalisation()[1][band] == pytest.approx(np.std(pixels), abs=1e-4)
+def test_without_validation_scenes_a_split_keeps_some_blocks(make_config):
+    data = GeoSRDataModule(make_config(train_scenes=["large.tif"], val_scenes=[], split_block=500.0))
+    assert isinstance(data.val, Patches)
+    assert set(np.unique(data.table.split)) >= {0, 1, 2}
+    pixels = np.zeros((2, 400, 400), bool)
+    for seen, table in zip(pixels, (data.patches, data.val.table), strict=True):
+        for row, column in zip(table.row, table.column, strict=True):
+            seen[row : row + 16, column : column + 16] = True
+    assert pixels[0].any()
+    assert pixels[1].any()
+    assert not pixels.all(axis=0).any()
+    batch = next(iter(data.val_dataloader()))
+    assert batch["hr"].shape[1:] == (4, 16, 16)
+
+
+def test_pairs_come_as_they_are_stored(make_config, pairs):
+    config = make_config(
+        dataset_type="pairs", root=str(pairs / "hr"), lr_root=str(pairs / "lr"), train_scenes=[], val_scenes=[],
+        split_block=200.0,
+    )  # fmt: skip
+    data = GeoSRDataModule(config)
+    batch = next(iter(data.train_dataloader()))
+    means = torch.nn.functional.avg_pool2d(batch["hr"], 2)
+    torch.testing.assert_close(batch["lr"], ((means * 1e4).round() + 1) / 1e4, atol=1.01e-4, rtol=0)
+    augmented = data.augmented(batch, torch.Generator().manual_seed(0))
+    means = torch.nn.functional.avg_pool2d(augmented["hr"], 2)
+    torch.testing.assert_close(augmented["lr"], means, atol=4e-4, rtol=0)
+    assert data.on_after_batch_transfer(batch, 0)["lr"] is batch["lr"]
+
+
+def test_pairs_need_both_folders(make_config):
+    with pytest.raises(ConfigError, match=r"needs Data\.lr_root"):
+        GeoSRDataModule(make_config(dataset_type="pairs"))
+
+
+def test_normalisation_is_that_of_the_valid_training_pixels(make_config, scenes):
+    data = GeoSRDataModule(make_config(exclude={"train.tif": [0, 0, 48, 72]}, stride=1))
+    with open_scene(scenes / "train.tif") as scene:
+        part = scene.read((slice(48, 64), slice(0, 72)), BANDS)
+    mean, deviation = data.normalisation()
+    np.testing.assert_allclose(mean, part.array.mean(axis=(1, 2)), atol=5e-3)
+    np.testing.assert_allclose(deviation, part.array.std(axis=(1, 2)), atol=5e-3)
 
 
 def test_a_constant_band_can_be_normalised(make_config, make_raster):
     make_raster(np.full((4, 64, 72), 700), name="flat.tif", dtype="uint16", scale=1e-4, descriptions=BANDS)
-    mean, deviation = ScenesDataModule(make_config(train_scenes=["flat.tif"])).normalisation()
+    mean, deviation = GeoSRDataModule(make_config(train_scenes=["flat.tif"])).normalisation()
     assert mean == [0.07] * 4
     assert min(deviation) > 0
 
 
-def test_the_data_describe_themselves_in_a_sentence(make_config):
-    data = ScenesDataModule(make_config(train_scenes=["train.tif", "tiny.tif"]))
-    assert data.describe() == (
-        "0.01 million valid pixels to train on (scenes: 2), 0.00 million to validate on (scenes: 1)"
-    )
+def test_the_data_describe_themselves(make_config):
+    data = GeoSRDataModule(make_config(train_scenes=["train.tif", "tiny.tif"]))
+    first, second, third = data.describe().splitlines()
+    assert first == "training data: 2 scenes, 0.7 km², B02 B03 B04 B08, LR made by sensor"
+    assert second == f"  {len(data.table)} places for patches of 16 x 16 HR pixels, 100.0% of their pixels valid"
+    assert third == f"  train {len(data.table)}, validation 1 whole scene (0.00 million valid pixels), test 0"
     assert data.sources() == {"train": ["train.tif", "tiny.tif"], "val": ["val.tif"]}
-
-
-@pytest.mark.parametrize("missing", ["train_scenes", "val_scenes"])
-def test_a_part_without_scenes_is_refused(make_config, missing):
-    with pytest.raises(ConfigError, match="must each name a scene"):
-        ScenesDataModule(make_config(**{missing: []}))
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"val_scenes": ["train.tif"]},
-        {"train_scenes": ["*.tif"]},
-        {"val_scenes": ["train.tif"], "val_windows": {"train.tif": [0, 0, 32, 72]}},
-        {"val_scenes": ["train.tif"], "exclude": {"train.tif": [0, 0, 32, 72]}},
-        {
-            "val_scenes": ["train.tif"],
-            "exclude": {"train.tif": [0, 0, 31, 72]},
-            "val_windows": {"train.tif": [0, 0, 32, 72]},
-        },
-    ],
-)
-def test_a_pixel_that_is_trained_and_validated_on_is_refused(make_config, data):
-    with pytest.raises(ConfigError, match=r"in Data\.train_scenes and in Data\.val_scenes, so validation"):
-        ScenesDataModule(make_config(**data))
-
-
-def test_one_scene_can_be_divided(make_config):
-    window = {"train.tif": [0, 0, 32, 72]}
-    data = ScenesDataModule(make_config(val_scenes=["train.tif"], exclude=window, val_windows=window))
-    assert data.val["train.tif"].valid.shape == (32, 72)
-    assert not data.train["train.tif"].valid[:32].any()
-    assert data.train["train.tif"].valid[32:].all()
-    assert all(patch.row >= 32 for patch in data.train_dataloader().dataset.patches)
 
 
 @pytest.mark.parametrize(
     ("data", "size"),
     [
-        ({"val_scenes": ["tiny.tif"]}, "tiny.tif has 31 x 72 pixels"),
+        ({"val_scenes": ["tiny.tif"]}, "tiny.tif has 30 x 72 pixels"),
         ({"val_windows": {"val.tif": [0, 0, 40, 20]}}, "val.tif has 40 x 20 pixels"),
     ],
 )
 def test_a_validation_scene_too_small_to_measure_is_named(make_config, data, size):
     with pytest.raises(ConfigError, match=rf"{size} to validate on.*it needs {SMALLEST_SCENE} x {SMALLEST_SCENE}"):
-        ScenesDataModule(make_config(**data))
+        GeoSRDataModule(make_config(**data))
 
 
 def test_a_validation_scene_without_valid_pixels_is_named(make_config, make_raster):
     make_raster(np.zeros((4, 40, 40)), name="empty.tif", dtype="uint16", nodata=0, scale=1e-4, descriptions=BANDS)
     with pytest.raises(ConfigError, match=r"empty\.tif has 40 x 40 pixels to validate on, 0 of them valid"):
-        ScenesDataModule(make_config(val_scenes=["empty.tif"]))
+        GeoSRDataModule(make_config(val_scenes=["empty.tif"]))
 
 
 def test_a_training_scene_smaller_than_a_patch_is_named(make_config):
-    with pytest.raises(ConfigError, match=r"tiny\.tif has 31 x 72 pixels, less than a patch of 32 x 32"):
-        ScenesDataModule(make_config(train_scenes=["tiny.tif"], patch_size=16))
+    with pytest.raises(ConfigError, match=r"tiny\.tif has 31 x 72 HR pixels to use, less than a patch of 32 x 32"):
+        GeoSRDataModule(make_config(train_scenes=["tiny.tif"], patch_size=16))
 
 
-def test_a_whole_scene_stays_registered():
-    scene = whole_scene(coordinate_raster(9, 8), 4)
-    row, column = np.indices((8, 8))
-    np.testing.assert_array_equal(scene["hr"].numpy(), np.stack([row, column]))
-    assert scene["valid"].all()
+def test_two_ranks_draw_what_one_would(make_config):
+    config = make_config(train_batch_size=2)
+    config.Training.max_steps = 6
+
+    class Rank:
+        def __init__(self, number, of):
+            self.global_rank, self.world_size, self.training = number, of, True
+
+    def of(rank, several, steps):
+        config.Training.max_steps = steps
+        data = GeoSRDataModule(config)
+        data.trainer = Rank(rank, several)
+        return list(data.train_dataloader().sampler)
+
+    alone = of(0, 1, 6)
+    first, second = of(0, 2, 3), of(1, 2, 3)
+    assert len(first) == len(second) == 6
+    assert [patch for both in zip(first, second, strict=True) for patch in both] == alone
+
+
+def test_a_run_goes_on_where_it_stopped(make_config):
+    data = GeoSRDataModule(make_config())
+    batches = list(data.train_dataloader())
+    later = GeoSRDataModule(make_config())
+    later.load_state_dict({"batches_made": 3})
+    assert later.state_dict() == {"batches_made": 3}
+    for ours, theirs in zip(later.train_dataloader(), batches[3:], strict=True):
+        assert torch.equal(ours["hr"], theirs["hr"])
+
+
+def test_memory_gives_the_same_batches_as_files(make_config):
+    assert torch.equal(drawn(GeoSRDataModule(make_config(cache="memory"))), drawn(GeoSRDataModule(make_config())))
+
+
+@settings(max_examples=30, deadline=None)
+@given(limit=st.integers(1, 60), stride=st.sampled_from([4, 8, 16]))
+def test_patches_to_validate_on_come_once_for_each_cell(limit, stride):
+    rows, columns = (grid.ravel() for grid in np.meshgrid(np.arange(0, 100, stride), np.arange(0, 80, stride)))
+    ones = np.ones(len(rows))
+    chosen = separate(PatchTable(16, 0 * ones, rows, columns, ones, ones, ones), limit)
+    cells = {(row // 16, column // 16) for row, column in zip(chosen.row, chosen.column, strict=True)}
+    assert len(chosen) == len(cells) == min(limit, 7 * 5)
+
+
+def test_invalid_pixels_do_not_blur_into_the_rest():
+    image = torch.full((1, 2, 8, 8), 0.3)
+    valid = torch.ones((1, 8, 8), dtype=torch.bool)
+    valid[0, :3] = False
+    torch.testing.assert_close(filled(image * valid, valid), image)
+
+
+def test_whole_scenes_count_their_valid_pixels(scenes):
+    from geosr.data.patches import SceneFiles
+
+    whole = WholeScenes([SceneFiles("val.tif", (str(scenes / "val.tif"),))], BANDS, 2)
+    assert whole.pixels == 64 * 72 - 6

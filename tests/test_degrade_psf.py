@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from geosr.degrade import PSF, degrade
 from geosr.degrade.psf import reflect
-from geosr.io.raster import open_scene
+from geosr.io.scene import open_scene
 
 SCALES = (2, 3, 4)
 

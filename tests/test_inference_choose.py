@@ -8,7 +8,7 @@ from geosr.demo import demo_scene
 from geosr.errors import ModelError
 from geosr.inference import choose
 from geosr.inference.choose import choose_model, fitting_models
-from geosr.io.raster import open_scene
+from geosr.io.scene import open_scene
 from geosr.models import ModelSpec, WeightsFile, shipped_models
 
 RGBN = ("B02", "B03", "B04", "B08")

@@ -30,7 +30,9 @@ from geosr.errors import (
     UsageError,
 )
 from geosr.inference import SuperResolver, load_model, predict
-from geosr.io.raster import open_scene
+from geosr.inference.tiled import _stamp
+from geosr.io.scene import open_scene
+from geosr.io.zarr import create_zarr
 from geosr.models import Model, ModelSpec, save_model
 from geosr.testing import impulse_model
 
@@ -518,6 +520,45 @@ def test_the_input_is_never_overwritten(scene, bicubic, tmp_path, link):
     assert path.read_bytes() == before
 
 
+@pytest.fixture
+def store(tmp_path):
+    """The demo scene as a Zarr store."""
+    path = tmp_path / "scene.zarr"
+    with open_scene(demo_scene()) as opened:
+        writer = create_zarr(path, geobox=opened.geobox, bands=opened.bands, radiometry=opened.radiometry, shard=256)
+        for window in writer.windows():
+            writer.write(window, opened.read_digital(window))
+    return path
+
+
+def test_a_store_gives_what_the_same_file_gives(store, bicubic, tmp_path):
+    from_file = predict(demo_scene(), tmp_path / "file.tif", model=bicubic, tile=128, preview=tmp_path / "file.png")
+    from_store = predict(store, tmp_path / "store.tif", model=bicubic, tile=128, preview=tmp_path / "store.png")
+    np.testing.assert_array_equal(read(from_store.path), read(from_file.path))
+    with rasterio.open(from_file.path) as file, rasterio.open(from_store.path) as other:
+        assert file.profile == other.profile
+        assert (file.scales, file.offsets, file.descriptions) == (other.scales, other.offsets, other.descriptions)
+    assert from_store.preview.exists()
+
+
+def test_the_input_store_is_never_written_to(store, bicubic):
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match=r"is another file of this run"):
+            predict(store, store, model=bicubic, overwrite=overwrite)
+        with pytest.raises(OutputError, match=r"sr\.tif lies inside the input .*scene\.zarr; choose another folder"):
+            predict(store, store / "sr.tif", model=bicubic, overwrite=overwrite)
+        with pytest.raises(OutputError, match=r"sr\.png lies inside the input"):
+            predict(store, store.parent / "sr.tif", model=bicubic, overwrite=overwrite, preview=store / "sr.png")
+
+
+def test_a_store_that_changed_is_another_scene(store):
+    before = _stamp(store)
+    assert before == _stamp(store)
+    shard = store / "reflectance/c/0/1/1"
+    os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1_000_000))
+    assert _stamp(store) != before
+
+
 def test_a_folder_that_is_missing_or_a_file_is_refused(scene, bicubic, tmp_path):
     path = scene(crop(9, 9))
     with pytest.raises(OutputError, match=r"folder .*deep does not exist; make it first"):
@@ -790,6 +831,7 @@ COMMAND = """
 import os, resource, signal, sys
 from contextlib import contextmanager
 from geosr import cli
+from geosr.cli import scenes
 
 how, *arguments = sys.argv[1:]
 finished = -1
@@ -801,13 +843,13 @@ def progress(now, done, total):
         os.kill(os.getpid(), {"int": signal.SIGINT, "kill": signal.SIGKILL}[how])
 
 @contextmanager
-def watched(**_):
+def watched(*_, **__):
     yield progress
 
 if how.isdigit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(how), int(how)))
 else:
-    cli._progress = watched
+    scenes.progress_bar = watched
 sys.argv = ["geosr", "predict", *arguments]
 cli.main()
 """

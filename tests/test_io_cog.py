@@ -48,7 +48,7 @@ def write(tmp_path):
         blocks = BlockFile(tmp_path / "blocks")
         with ThreadPoolExecutor(2) as executor:
             levels = add_overviews(blocks, dict(enumerate(fill_blocks(array, blocks))), profile, executor)
-        write_cog(tmp_path / name, profile, blocks, levels)
+            write_cog(tmp_path / name, profile, blocks, levels, executor)
         blocks.close()
         verify(tmp_path / name, profile)
         return tmp_path / name
@@ -158,8 +158,8 @@ def test_the_layout_becomes_big_where_offsets_would_not_fit(tmp_path):
     for length, magic in ((2_000_000_000, b"II*\0"), (4_200_000_000, b"II+\0")):
         path = tmp_path / "huge.tif"
         blocks = Huge(tmp_path / "blocks")
-        with pytest.raises(EOFError):
-            write_cog(path, profile_of(np.zeros((1, 9, 9), "uint8")), blocks, [[cog.Block(0, length, 0)]])
+        with pytest.raises(EOFError), ThreadPoolExecutor(1) as executor:
+            write_cog(path, profile_of(np.zeros((1, 9, 9), "uint8")), blocks, [[cog.Block(0, length, 0)]], executor)
         blocks.close()
         assert path.read_bytes()[:4] == magic
 

@@ -129,7 +129,7 @@ def test_imports_go_down_only(path):
         ("geosr.models.compact", "from geosr.io import open_scene"),
         ("geosr.models.compact", "import lightning.pytorch as pl"),
         ("geosr.metrics", "from geosr.training import train"),
-        ("geosr.inference.tiled", "def f():\n    from geosr.data import ScenesDataModule"),
+        ("geosr.inference.tiled", "def f():\n    from geosr.data import GeoSRDataModule"),
         ("geosr.inference.tiled", "from geosr import losses, models"),
         ("geosr.inference.tiled", "from geosr.training.module import SuperResolution"),
         ("geosr.inference.tiled", "if TYPE_CHECKING:\n    import lightning"),

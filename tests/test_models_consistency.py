@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geosr.degrade import PSF, degrade
-from geosr.io.raster import open_scene
+from geosr.io.scene import open_scene
 from geosr.models.consistency import Consistency, autocorrelation, inverse_filter
 
 SCALES = (2, 3, 4)

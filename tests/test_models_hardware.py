@@ -1,7 +1,9 @@
+import os
+
 import pytest
 import torch
 
-from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device
+from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device
 
 
 @pytest.fixture
@@ -56,3 +58,21 @@ def test_a_system_without_glibc_is_left_alone(monkeypatch, error):
 
     monkeypatch.setattr("ctypes.CDLL", missing)
     keep_freed_memory()
+    FreedMemory().release()
+
+
+def test_memory_goes_back_once_the_process_has_grown_by_a_twentieth(monkeypatch):
+    trims = []
+    libc = type("Libc", (), {"malloc_trim": lambda _, pad: trims.append(pad)})()
+    monkeypatch.setattr("ctypes.CDLL", lambda name: libc)
+    pages = iter([1000, 1050, 1051, 900])
+    monkeypatch.setattr("pathlib.Path.read_text", lambda self: f"5000 {next(pages)} 3 2 1 0 0")
+    freed, after = FreedMemory(), []
+    for _ in range(4):
+        freed.release()
+        after.append(len(trims))
+    assert after == [0, 0, 1, 1]
+
+
+def test_large_tensors_come_in_large_pages():
+    assert os.environ["THP_MEM_ALLOC_ENABLE"]

@@ -4,7 +4,7 @@ from affine import Affine
 from PIL import Image
 
 from geosr.errors import OutputError
-from geosr.io.raster import open_scene
+from geosr.io.scene import open_scene
 from geosr.preview import write_preview
 
 BANDS = ("B02", "B03", "B04")

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from collections import Counter
 
 import pytest
@@ -129,3 +130,13 @@ def test_sensors_cannot_be_changed():
         SENSORS["mine"] = SENSORS["reflectance"]
     with pytest.raises(dataclasses.FrozenInstanceError):
         SENSORS["reflectance"].name = "mine"
+
+
+def test_the_reference_reflectance_is_that_of_the_reference_radiance():
+    # pi L / E with the mission's reference radiance L and Sentinel-2A's solar irradiance E, both in W / m2 / (sr) / um.
+    radiance = {"B02": 128, "B04": 108, "B08": 103, "B12": 1.5}
+    irradiance = {"B02": 1959.72, "B04": 1512.06, "B08": 1041.63, "B12": 85.25}
+    sensor = get_sensor("sentinel-2-l2a")
+    for name in radiance:
+        assert sensor.band(name).reference == pytest.approx(math.pi * radiance[name] / irradiance[name], rel=3e-3)
+    assert all(band.snr and band.reference for band in sensor.bands)

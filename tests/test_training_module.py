@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from torch.utils.data import DataLoader
 
 from geosr.config import Config
-from geosr.degrade import PSF, degrade
+from geosr.degrade import PSF, degrade, usm_sharpen
 from geosr.metrics import psnr, sam, ssim
 from geosr.models import Model, ModelSpec
 from geosr.training.module import BORDER, SuperResolution, inside
@@ -26,9 +26,15 @@ def smooth_image(*shape, seed=0):
     return image
 
 
+def batch_of(hr, valid=None):
+    """A batch as the data module makes it, LR through the point-spread function of MTF 0.3."""
+    return {"hr": hr, "lr": degrade(hr, PSF(2)), "valid": torch.ones_like(hr[:, 0]) > 0 if valid is None else valid}
+
+
 def config_of(steps=20, *, warmup=5, decay=0.9, ema=True):
     config = Config()
     config.Data.bands = list(BANDS)
+    config.Degradation.sensor.mtf = 0.3
     config.Training.max_steps = steps
     config.Training.EMA.decay, config.Training.EMA.enabled = decay, ema
     config.Schedulers.g_warmup_steps = warmup
@@ -69,7 +75,7 @@ def fit(module, images, **arguments):
         callbacks=[recorder],
         **arguments,
     )
-    batches = [{"hr": images[[step % len(images)]]} for step in range(steps)]
+    batches = [batch_of(images[[step % len(images)]]) for step in range(steps)]
     trainer.fit(module, DataLoader(batches, batch_size=None))
     return recorder
 
@@ -147,16 +153,36 @@ def test_the_loss_is_the_mean_absolute_difference_to_what_was_degraded(monkeypat
     module, hr = module_of(config_of()), smooth_image(2, 2, 16, 16)
     module.config.Training.Losses.l1_weight = 3.0
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
-    loss = module.training_step({"hr": hr}, 0)
+    loss = module.training_step(batch_of(hr), 0)
     expected = 3 * (module.model(degrade(hr, PSF(2))) - hr).abs().double().mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def validate(module, hr, valid, monkeypatch):
+def test_the_loss_may_be_taken_to_a_sharpened_target(monkeypatch):
+    module, hr = module_of(config_of()), smooth_image(1, 2, 64, 64)
+    module.config.Training.Losses.l1_gt_usm = True
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    loss = module.training_step(batch_of(hr), 0)
+    assert not torch.equal(usm_sharpen(hr), hr)
+    assert loss.item() == pytest.approx((module.model(degrade(hr, PSF(2))) - usm_sharpen(hr)).abs().mean().item())
+
+
+def test_invalid_pixels_change_no_loss_and_no_figure(monkeypatch):
+    module, hr = module_of(config_of()), smooth_image(1, 2, 64, 64)
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    valid = torch.ones(1, 64, 64, dtype=torch.bool)
+    valid[:, 20:30, 15:30] = False
+    batch = batch_of(hr, valid)
+    other = batch | {"hr": torch.where(valid[:, None], hr, 7.0)}
+    assert module.training_step(batch, 0) == module.training_step(other, 0)
+    assert validate(module, batch, monkeypatch) == validate(module, other, monkeypatch)
+
+
+def validate(module, batch, monkeypatch):
     logged = {}
     monkeypatch.setattr(module, "log_dict", lambda figures, **_: logged.update(figures))
     with torch.no_grad():
-        module.validation_step({"hr": hr, "valid": valid}, 0)
+        module.validation_step(batch, 0)
     return {name.removeprefix("val/"): float(value) for name, value in logged.items()}
 
 
@@ -167,7 +193,7 @@ def test_validation_figures_are_those_of_the_best_weights_next_to_bicubic(monkey
             parameter.mul_(1.5)  # the average differs from what is trained
     valid = torch.ones(1, 64, 48, dtype=torch.bool)
     valid[:, 20:30, 15:30] = False
-    figures = validate(module, hr, valid, monkeypatch)
+    figures = validate(module, batch_of(hr, valid), monkeypatch)
     lr = degrade(hr, PSF(2))
     images = {"": module.best(lr).detach(), "_bicubic": F.interpolate(lr, scale_factor=2, mode="bicubic")}
     cut = (..., slice(8, -8), slice(8, -8))

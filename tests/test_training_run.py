@@ -13,10 +13,11 @@ from safetensors import safe_open
 
 import geosr
 from geosr.config import load_config
-from geosr.data import ScenesDataModule, expand_scenes
+from geosr.data.datamodule import GeoSRDataModule
+from geosr.data.scenes import expand_scenes
 from geosr.demo import demo_scene
 from geosr.errors import ConfigError, ModelError
-from geosr.io.raster import open_scene
+from geosr.io.scene import open_scene
 from geosr.models import load_model
 from geosr.training import train
 from geosr.training.run import _without_noise, build_model, summary
@@ -63,10 +64,11 @@ def averaged(checkpoint):
 def test_a_run_shows_the_data_the_model_and_the_figures_and_nothing_else(run):
     _, _, told = run
     lines = told.splitlines()
-    assert len(lines) == 3, told
-    assert lines[0] == "0.07 million valid pixels to train on (scenes: 1), 0.01 million to validate on (scenes: 1)"
-    assert re.fullmatch(r"training demo-x2 \(x2, B02 B03 B04 B08, [\d,]+ parameters\)", lines[1])
-    assert re.match(r"validation: PSNR \d\d\.\d\d dB \([+-]\d+\.\d\d dB over bicubic\), SAM ", lines[2])
+    assert len(lines) == 5, told
+    assert lines[0] == "training data: 1 scene, 26.2 km², B02 B03 B04 B08, LR made by sensor"
+    assert re.fullmatch(r"  train [\d,]+, validation 1 whole scene \(0\.01 million valid pixels\), test 0", lines[2])
+    assert re.fullmatch(r"training demo-x2 \(x2, B02 B03 B04 B08, [\d,]+ parameters\)", lines[3])
+    assert re.match(r"validation: PSNR \d\d\.\d\d dB \([+-]\d+\.\d\d dB over bicubic\), SAM ", lines[4])
 
 
 def test_a_run_prints_its_progress_and_at_last_the_path_of_the_weights(run):
@@ -176,12 +178,11 @@ def test_every_shipped_config_starts(here, shared_data, name, precision):
 
 
 def test_the_demo_config_teaches_and_tests_on_different_pixels():
-    data = ScenesDataModule(load_config("config_demo.yaml"))
-    rows = np.flatnonzero(data.train[SCENE].valid.any(1))
-    assert rows.min() == 256
-    assert rows.max() == 511
-    assert data.val[SCENE].valid.shape == (256, 512)
-    assert data.val[SCENE].geobox.boundingbox.bottom == pytest.approx(data.train[SCENE].geobox[256:].boundingbox.top)
+    data = GeoSRDataModule(load_config("config_demo.yaml"))
+    assert data.patches.row.min() == 256
+    assert data.patches.row.max() == 512 - data.size
+    (val,) = data.selection.val
+    assert val.window == (slice(0, 256), slice(0, 512))
 
 
 @pytest.mark.parametrize("name", ["config_10m.yaml", "config_20m.yaml"])
@@ -199,7 +200,7 @@ def test_shipped_configs_keep_what_they_are_judged_on_out_of_training(name, shar
 def test_training_continues_from_weights(run, here):
     weights, _, _ = run
     config = load_config("config_demo.yaml", [*TINY, f"Model.load_checkpoint={weights}"])
-    model, start = build_model(config, ScenesDataModule(config)), load_model(weights)
+    model, start = build_model(config, GeoSRDataModule(config)), load_model(weights)
     assert model.spec.arguments == start.spec.arguments
     for name, value in model.network.state_dict().items():
         assert torch.equal(value, start.network.state_dict()[name]), name

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
+from geosr.config import degradation
+from geosr.config.rules import Rule, above, at_least, one_of
 from geosr.config.schema import Config
 from geosr.errors import ConfigError, did_you_mean
 
@@ -16,50 +16,42 @@ MODEL_TYPES = ("compact",)
 """Architectures that can be trained; keys of ``geosr.models.registry.ARCHITECTURES``."""
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Which values of a setting are allowed."""
-
-    allowed: str
-    """The same in words."""
-    holds: Callable[[Any], bool]
-    choices: tuple[str, ...] = ()
-    """Words that a misspelt one is compared with."""
-
-
-def at_least(low: int) -> Rule:
-    """Finite numbers from ``low`` on."""
-    return Rule(f"at least {low}", lambda value: low <= value < math.inf)
-
-
-def above(low: float) -> Rule:
-    """Finite numbers greater than ``low``."""
-    return Rule(f"above {low:g}", lambda value: low < value < math.inf)
-
-
-def one_of(*choices: str) -> Rule:
-    """One of some words."""
-    return Rule("one of " + ", ".join(choices), choices.__contains__, choices)
-
-
 def _are_windows(windows: Mapping[str, list[int]]) -> bool:
     return all(len(window) == 4 and min(window[:2]) >= 0 and min(window[2:]) >= 1 for window in windows.values())
+
+
+def _are_shares(shares: list[float]) -> bool:
+    return len(shares) == 3 and min(shares) >= 0 and shares[0] > 0 and abs(sum(shares) - 1) < 1e-6
 
 
 COUNT = at_least(1)
 WINDOWS = Rule("scene: [row, column, height, width], the first two at least 0, the others at least 1", _are_windows)
 
 RULES: Mapping[str, Rule] = {
+    "Data.dataset_type": one_of("scenes", "pairs", "store"),
     "Data.exclude": WINDOWS,
     "Data.val_windows": WINDOWS,
     "Data.bands": Rule("names of bands, at least one, each once", lambda names: 0 < len(names) == len(set(names))),
     "Data.gsd": Rule("above 0, or null", lambda metres: metres is None or 0 < metres < math.inf),
     "Data.patch_size": COUNT,
+    "Data.split": Rule("three shares of at least 0 that sum to 1, the first above 0", _are_shares),
+    "Data.split_block": above(0),
+    "Data.split_buffer": at_least(0),
+    "Data.val_patches": COUNT,
+    "Data.stride": COUNT,
+    "Data.min_valid": Rule("above 0 and at most 1", lambda share: 0 < share <= 1),
+    "Data.cache": one_of("none", "memory"),
     "Data.train_batch_size": COUNT,
+    "Data.val_batch_size": COUNT,
     "Data.num_workers": at_least(0),
-    "Data.gain": at_least(1),
+    "Data.prefetch_factor": COUNT,
+    "Data.start_method": Rule("fork, spawn, forkserver, or null", (None, "fork", "spawn", "forkserver").__contains__),
     "Data.detail": at_least(0),
-    "Degradation.mtf": Rule("above 0 and below 2/pi = 0.637", lambda mtf: 0 < mtf < 2 / math.pi),
+    "Data.gain": at_least(1),
+    "Data.band_gain": at_least(1),
+    "Data.noise": at_least(0),
+    "Data.cutblur": Rule("from 0 to 1", lambda share: 0 <= share <= 1),
+    **{f"Degradation.{key}": rule for key, rule in degradation.RULES.items()},
     "Model.name": Rule("the name of a file, without a folder", lambda name: name == Path(name).name != ""),
     "Generator.model_type": one_of(*MODEL_TYPES),
     "Generator.scaling_factor": COUNT,

@@ -3,40 +3,69 @@
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
+from geosr.config.degradation import DegradationSection
+
 
 @dataclass
 class DataSection:
     """Scenes, and how patches are cut from them."""
 
+    dataset_type: str = "scenes"
+    """scenes (LR is made by the degradation), pairs (LR and HR images of two folders) or store (of geosr prepare)."""
     root: str = "../shared/data"
-    """Folder that the scene paths are relative to; ``demo`` is that of the scene that comes with geosr."""
+    """Folder that the scene paths are relative to; ``demo`` is that of the scene that comes with geosr. A store of
+    ``geosr prepare`` is known as one, brings its own split, and has no use for the lists of scenes and windows."""
+    lr_root: str | None = None
+    """Folder of the LR images of ``pairs``, matched by name; ``root`` is that of the HR images."""
+    catalog: str | None = None
+    """A data set of the catalogue (``geosr data list``), downloaded to ``root``."""
     train_scenes: list[str] = field(default_factory=list)
     """HR rasters to train on; globs are allowed."""
     val_scenes: list[str] = field(default_factory=list)
-    """HR rasters to validate on. No place of theirs may be in the training scenes."""
+    """HR rasters to validate on; no place of theirs may be in the training scenes. None: ``split`` keeps some blocks."""
     exclude: dict[str, list[int]] = field(default_factory=dict)
     """Windows kept out of training: scene -> [row, column, height, width], in HR pixels."""
     val_windows: dict[str, list[int]] = field(default_factory=dict)
     """Windows to validate on, where it is not the whole scene: scene -> [row, column, height, width]."""
+    split: list[float] = field(default_factory=lambda: [0.8, 0.1, 0.1])
+    """Shares of train, validation and test, where no ``val_scenes`` are named."""
+    split_block: float = 2560.0
+    """Side (m) of the blocks of ground that the split deals out whole."""
+    split_buffer: float = 0.0
+    """Metres that training patches keep away from blocks of another part."""
+    val_patches: int = 256
+    """Largest number of patches to validate on, where whole scenes are not."""
     bands: list[str] = field(default_factory=lambda: ["B02", "B03", "B04", "B08"])
     gsd: float | None = None
     """Ground sampling distance (m) of the images that the model will be applied to."""
     patch_size: int = 48
     """LR pixels along one side of a training patch."""
+    stride: int = 8
+    """HR pixels between the places where a patch may start."""
+    min_valid: float = 1.0
+    """Smallest share of valid pixels in a patch."""
+    cache: str = "none"
+    """none, or memory: scenes are decoded once, into memory that all workers share."""
     train_batch_size: int = 16
+    val_batch_size: int = 8
     num_workers: int = 0
-    gain: float = 1.4
-    """Patches are multiplied by a random factor between 1/gain and gain, the same for all bands; 1 switches it off."""
+    prefetch_factor: int = 2
+    """Batches that each worker reads ahead."""
+    pin_memory: bool = True
+    """Batches for a GPU wait in page-locked memory."""
+    persistent_workers: bool = True
+    start_method: str | None = None
+    """How workers start: fork, spawn, forkserver; null is Python's own choice."""
     detail: float = 0.5
     """Patches are drawn in proportion to (local detail) ** detail; 0 draws them uniformly."""
-
-
-@dataclass
-class DegradationSection:
-    """How LR images are made from HR images."""
-
-    mtf: float = 0.3
-    """Modulation transfer at the LR Nyquist frequency, all bands."""
+    gain: float = 1.4
+    """Patches are multiplied by a random factor between 1/gain and gain, the same for all bands; 1 switches it off."""
+    band_gain: float = 1.0
+    """The same, with a factor for each band."""
+    noise: float = 0.0
+    """Reflectance: white noise is added to LR, of a standard deviation drawn up to this."""
+    cutblur: float = 0.0
+    """Share of the patches in which a rectangle of LR is replaced by the block means of HR."""
 
 
 @dataclass
@@ -74,6 +103,8 @@ class LossesSection:
     """Weights of the loss terms."""
 
     l1_weight: float = 1.0
+    l1_gt_usm: bool = False
+    """Compare with a sharpened HR image (unsharp mask), as Real-ESRGAN does; reflectance is then no longer kept."""
 
 
 @dataclass

@@ -1,99 +1,308 @@
-"""The Lightning data module: training patches and whole validation scenes."""
+"""The Lightning data module: batches of LR and HR reflectance, augmented and degraded on the device."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from geosr.config.schema import Config
-from geosr.data.scenes import PatchDataset, read_scenes, rows_and_columns
+from geosr.data import augment
+from geosr.data.datasets import GeoPairDataset, SceneDataset
+from geosr.data.patches import PatchTable, SceneFiles
+from geosr.data.samplers import PatchSampler
+from geosr.data.scenes import select_scenes, without_lr
+from geosr.data.splits import BlockSplit, hashed
+from geosr.degrade import PSF, PairPool, build_degradation, degrade, nominal_mtf
 from geosr.errors import ConfigError
-from geosr.io.raster import Raster
+from geosr.io.scene import open_scene, resolution_m
 
 SMALLEST_SCENE = 32
-"""HR pixels along a side of a validation scene: its border does not count, and SSIM's window of 11 must fit inside."""
+"""HR pixels along a side of a validation image: its border does not count, and SSIM's window of 11 must fit inside."""
+TRAIN, VAL, TEST = 0, 1, 2
+"""Parts of a split, as `PatchTable.split` counts them."""
+NORMALISED_ON = 512
+"""Training patches whose pixels say what mean and deviation the network's input has."""
+
+Batch = dict[str, Tensor]
 
 
-class ScenesDataModule(L.LightningDataModule):
-    """Batches of reflectance that LR images are made from.
+class GeoSRDataModule(L.LightningDataModule):
+    """Batches ``{"lr", "hr": (batch, band, y, x), "lr_valid", "valid": (batch, y, x)}``: reflectance and masks.
 
-    For training ``{"hr": (batch, band, y, x)}``, for validation whole scenes ``{"hr": (1, band, y, x), "valid":
-    (1, y, x)}``.
+    What the ``Data`` section names decides where they come from: single scenes and pairs of them in any format that
+    geosr reads, a store of ``geosr prepare``, a data set of the catalogue. Workers only read; orientation, gain, noise
+    and the degradation run on the device, and their random numbers depend on seed and batch number alone. So the same
+    seed gives the same batches with any number of workers.
+
+    TorchGeo's own ``GeoDataModule`` is not its base: it builds samplers from one dataset class and its arguments, and
+    what differs here (a patch table, splits by block, validation on whole scenes) is all of that.
 
     Raises:
-        ConfigError: A scene is missing, too small, or in both parts.
+        ConfigError: The section does not hold, or names scenes that cannot be trained on.
     """
+
+    train: SceneDataset
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        data = config.Data
-        if not data.train_scenes or not data.val_scenes:
-            raise ConfigError("Data.train_scenes and Data.val_scenes must each name a scene")
-        self.train = read_scenes(data.root, data.train_scenes, data.bands, exclude=data.exclude)
-        self.val = read_scenes(data.root, data.val_scenes, data.bands, windows=data.val_windows)
-        for name, raster in self.val.items():
-            self._require_fit_to_validate(name, raster)
-        self.patches = PatchDataset(
-            self.train,
-            size=data.patch_size * config.Generator.scaling_factor,
-            length=config.Training.max_steps * data.train_batch_size,
-            detail=data.detail,
-            gain=data.gain,
-            seed=config.Training.seed,
-        )
+        data, self.scale = config.Data, config.Generator.scaling_factor
+        self.size = data.patch_size * self.scale
+        self.selection = select_scenes(data)
+        self.makes_lr = without_lr((*self.selection.train, *self.selection.val))
+        self.train = self._dataset(self.selection.train, self.size)
+        table = self.train.table if self.selection.table is None else self._of_store(self.selection.table)
+        self.table = table
+        self.patches = table.select(table.split == TRAIN)
+        self.val = self._validation(table)
+        self.degradation = build_degradation(config.Degradation, scale=self.scale, bands=data.bands)
+        self.psf = PSF(self.scale, nominal_mtf(config.Degradation.sensor.mtf, data.bands))
+        self.pool = PairPool(config.Degradation.queue_size if config.Degradation.type != "sensor" else 0)
+        self.batches_made = 0
 
-    def _require_fit_to_validate(self, name: str, raster: Raster) -> None:
-        """Raise unless the scene is large enough and none of its pixels is trained on."""
-        height, width = raster.valid.shape
-        if min(height, width) < SMALLEST_SCENE or not raster.valid.any():
+    # What there is
+
+    def _dataset(self, scenes: Sequence[SceneFiles], size: int, *, split: bool = True) -> SceneDataset:
+        """Patches of scenes, alone or in pairs, that a block split parts where nothing else does."""
+        data = self.config.Data
+        parts = split and not self.selection.val and self.selection.table is None
+        given: dict[str, Any] = {
+            "size": size,
+            "stride": data.stride,
+            "split": BlockSplit(tuple(data.split), data.split_block, data.split_buffer) if parts else None,  # type: ignore[arg-type]
+            "min_valid": data.min_valid,
+            "cache": data.cache,
+        }
+        if self.makes_lr:
+            return SceneDataset(scenes, data.bands, **given)
+        return GeoPairDataset(scenes, data.bands, scale=self.scale, **given)
+
+    def _of_store(self, table: PatchTable) -> PatchTable:
+        """A store's patches, which must be at least as large as those that are trained on."""
+        if table.size < self.size:
             raise ConfigError(
-                f"{name} has {height} x {width} pixels to validate on, {raster.valid.sum()} of them valid; "
-                f"it needs {SMALLEST_SCENE} x {SMALLEST_SCENE} with valid ones"
+                f"{self.config.Data.root} has patches of {table.size} HR pixels; Data.patch_size "
+                f"{self.config.Data.patch_size} at scale {self.scale} needs {self.size}: lower it, or prepare with "
+                f"--patch {self.size}"
             )
-        if name not in self.train:
-            return
-        trained = self.train[name].valid
-        if name in self.config.Data.val_windows:
-            trained = trained[rows_and_columns(self.config.Data.val_windows[name], name, trained.shape)]
-        if trained.any():
-            raise ConfigError(
-                f"{name} is in Data.train_scenes and in Data.val_scenes, so validation would flatter; keep what is "
-                "validated on out of training with Data.exclude, or validate on another part with Data.val_windows"
-            )
+        kept = table.select(table.valid >= self.config.Data.min_valid)
+        for part, name in ((TRAIN, "train on"), (VAL, "validate on")):
+            if not (kept.split == part).any():
+                raise ConfigError(
+                    f"{self.config.Data.root} has no patch to {name} with {self.config.Data.min_valid:.0%} valid "
+                    "pixels; lower Data.min_valid, or prepare it with another --split"
+                )
+        return kept
+
+    def _validation(self, table: PatchTable) -> Dataset[Batch]:
+        """Whole scenes where the configuration names them, else the patches that the split keeps for validation."""
+        data = self.config.Data
+        if self.selection.val and self.makes_lr:
+            return WholeScenes(self.selection.val, data.bands, self.scale)
+        if self.selection.val:
+            apart = self._dataset(self.selection.val, self.size, split=False)
+            return Patches(apart, separate(apart.table, data.val_patches))
+        kept = separate(table.select(table.split == VAL), data.val_patches)
+        if not len(kept):
+            raise ConfigError("no patch is left to validate on; name Data.val_scenes, or give it a share of Data.split")
+        same = table.size == self.size
+        return Patches(self.train if same else self._dataset(self.selection.train, table.size, split=False), kept)
 
     def normalisation(self) -> tuple[list[float], list[float]]:
-        """Per-band mean and standard deviation of the valid training reflectance."""
-        pixels = np.concatenate([raster.array[:, raster.valid] for raster in self.train.values()], axis=1)
-        mean, deviation = pixels.mean(1), np.maximum(pixels.std(1), 1e-4)  # a band may be constant
+        """Per-band mean and standard deviation of the valid reflectance of some training patches."""
+        several = min(NORMALISED_ON, len(self.patches))
+        # Evenly over the table: what is drawn more often (detail) is not what the network will meet more often.
+        chosen = np.unique(np.linspace(0, len(self.patches) - 1, several).astype(int))
+        total = squares = torch.zeros(len(self.config.Data.bands), dtype=torch.float64)
+        count = 0
+        for index in chosen:
+            sample = self.train[self.patches[int(index)]]
+            pixels = sample["hr"][:, sample["valid"]].double()
+            total, squares = total + pixels.sum(1), squares + pixels.square().sum(1)
+            count += pixels.shape[1]
+        mean = total / count
+        deviation = (squares / count - mean.square()).clamp(min=0).sqrt().clamp(min=1e-4)  # a band may be constant
         return [round(float(v), 4) for v in mean], [round(float(v), 4) for v in deviation]
 
     def describe(self) -> str:
-        """What there is to train and validate on, in a sentence."""
-        pixels = [sum(int(raster.valid.sum()) for raster in part.values()) / 1e6 for part in (self.train, self.val)]
-        return (
-            f"{pixels[0]:.2f} million valid pixels to train on (scenes: {len(self.train)}), "
-            f"{pixels[1]:.2f} million to validate on (scenes: {len(self.val)})"
-        )
+        """What there is to train and validate on, a few lines."""
+        data, table = self.config.Data, self.table
+        area = sum(self._area(scene) for scene in self.selection.train)
+        split = [int((table.split == part).sum()) for part in (TRAIN, VAL, TEST)]
+        covered = f", {area:.1f} km²" if area else ""
+        lines = [
+            f"training data: {_several(len(self.selection.train), 'scene')}{covered}, {' '.join(data.bands)}, "
+            + ("LR made by " + self.config.Degradation.type if self.makes_lr else "LR and HR pairs"),
+            f"  {len(table):,} places for patches of {table.size} x {table.size} HR pixels, "
+            f"{table.valid.mean():.1%} of their pixels valid",
+            f"  train {split[0]:,}, validation {self.val}, test {split[2]:,}",
+        ]
+        return "\n".join(lines)
 
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """As many batches as ``Training.max_steps``."""
-        data = self.config.Data
-        return DataLoader(self.patches, batch_size=data.train_batch_size, num_workers=data.num_workers, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """One whole scene a batch, cut to a multiple of the scale."""
-        scenes = [whole_scene(raster, self.config.Generator.scaling_factor) for raster in self.val.values()]
-        return DataLoader(scenes, batch_size=1)  # type: ignore[arg-type]
+    def _area(self, files: SceneFiles) -> float:
+        """Square kilometres of a scene, 0 where it has no place on Earth."""
+        with open_scene(files.hr) as scene:
+            side = resolution_m(scene.geobox)
+            return 0.0 if side is None else scene.geobox.shape[0] * scene.geobox.shape[1] * side**2 / 1e6
 
     def sources(self) -> dict[str, list[str]]:
         """Names of the scenes, for the weights file."""
-        return {"train": list(self.train), "val": list(self.val)}
+        return {part: [scene.name for scene in getattr(self.selection, part)] for part in ("train", "val")}
+
+    # Batches
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """As many batches as ``Training.max_steps``; each rank draws its own."""
+        data, trainer = self.config.Data, self.trainer
+        ranks = 1 if trainer is None else trainer.world_size
+        sampler = PatchSampler(
+            self.patches,
+            length=self.config.Training.max_steps * data.train_batch_size * ranks,
+            size=self.size,
+            unit=1 if self.makes_lr else self.scale,
+            seed=self.config.Training.seed,
+            detail=data.detail,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=ranks,
+            start=self.batches_made * data.train_batch_size * ranks,
+        )
+        return self._loader(self.train, batch_size=data.train_batch_size, sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Whole scenes one by one, or patches ``Data.val_batch_size`` at a time."""
+        several = 1 if isinstance(self.val, WholeScenes) else self.config.Data.val_batch_size
+        return self._loader(self.val, batch_size=several)
+
+    def _loader(self, dataset: Dataset[Batch], **how: Any) -> DataLoader[Batch]:
+        data = self.config.Data
+        if data.num_workers:
+            how |= {"prefetch_factor": data.prefetch_factor, "persistent_workers": data.persistent_workers}
+            how |= {"multiprocessing_context": data.start_method}
+        return DataLoader(
+            dataset, num_workers=data.num_workers, pin_memory=data.pin_memory and torch.cuda.is_available(), **how
+        )
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """The batch on its device, complete: augmented and degraded for training, degraded alone for validation."""
+        if self.trainer is None or not self.trainer.training:
+            return self.with_lr(batch)
+        seed = int(hashed(self.config.Training.seed, self.batches_made, self.trainer.global_rank)) >> 1
+        self.batches_made += 1
+        return self.augmented(batch, Generator().manual_seed(seed))
+
+    def with_lr(self, batch: Batch) -> Batch:
+        """The batch with the LR images of the point-spread function alone, where it has none."""
+        if "lr" in batch:
+            return batch
+        return {**batch, "lr": degrade(filled(batch["hr"], batch["valid"]), self.psf), **self._lr_valid(batch)}
+
+    def augmented(self, batch: Batch, generator: Generator) -> Batch:
+        """The batch as training sees it: other orientations, gains and degradations for each generator."""
+        data = self.config.Data
+        batch = augment.d4(batch, generator)
+        if data.gain > 1:
+            batch = augment.gain(batch, generator, limit=data.gain)
+        if data.band_gain > 1:
+            batch = augment.gain(batch, generator, limit=data.band_gain, per_band=True)
+        if "lr" not in batch:
+            lr, _ = self.degradation(filled(batch["hr"], batch["valid"]), generator=generator)
+            batch = {**batch, "lr": lr, **self._lr_valid(batch)}
+        if data.noise:
+            batch = augment.noise(batch, generator, deviation=data.noise)
+        if data.cutblur:
+            batch = augment.cutblur(batch, generator, probability=data.cutblur)
+        names = tuple(batch)
+        return dict(zip(names, self.pool.exchange(*batch.values(), generator=generator), strict=True))
+
+    def _lr_valid(self, batch: Batch) -> Batch:
+        """LR pixels that are made of valid HR pixels only."""
+        valid = batch["valid"].unflatten(-2, (-1, self.scale)).unflatten(-1, (-1, self.scale))
+        return {"lr_valid": valid.all(-1).all(-2)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many batches were made, so that a run goes on where it stopped."""
+        return {"batches_made": self.batches_made}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after that many batches."""
+        self.batches_made = state["batches_made"]
 
 
-def whole_scene(raster: Raster, scale: int) -> dict[str, Tensor]:
-    """``hr`` reflectance (band, y, x) and ``valid`` (y, x), cut to a multiple of ``scale``; invalid pixels are 0."""
-    height, width = (size // scale * scale for size in raster.valid.shape)
-    hr = np.nan_to_num(raster.array[:, :height, :width])
-    return {"hr": torch.from_numpy(hr), "valid": torch.from_numpy(raster.valid[:height, :width])}
+class Patches(Dataset[Batch]):
+    """The patches of a table, in its order."""
+
+    def __init__(self, dataset: SceneDataset, table: PatchTable) -> None:
+        self.dataset, self.table = dataset, table
+
+    def __str__(self) -> str:
+        return _several(len(self), "patch", "patches")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.dataset[self.table[index]]
+
+
+class WholeScenes(Dataset[Batch]):
+    """Scenes in one piece each, ``hr`` and ``valid``, cut to a multiple of the scale; invalid pixels are 0.
+
+    Raises:
+        ConfigError: A scene is too small to validate on, or has no valid pixel.
+    """
+
+    def __init__(self, scenes: Sequence[SceneFiles], bands: Sequence[str], scale: int) -> None:
+        self.scenes, self.bands, self.scale = tuple(scenes), tuple(bands), scale
+        self.pixels = 0
+        for index, files in enumerate(self.scenes):
+            valid = self[index]["valid"]
+            height, width = valid.shape
+            if min(height, width) < SMALLEST_SCENE or not valid.any():
+                raise ConfigError(
+                    f"{files.name} has {height} x {width} pixels to validate on, {int(valid.sum())} of them valid; "
+                    f"it needs {SMALLEST_SCENE} x {SMALLEST_SCENE} with valid ones"
+                )
+            self.pixels += int(valid.sum())
+
+    def __str__(self) -> str:
+        return f"{_several(len(self), 'whole scene')} ({self.pixels / 1e6:.2f} million valid pixels)"
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Batch:
+        files = self.scenes[index]
+        with open_scene(files.hr) as scene:
+            raster = scene.read(files.window, self.bands)
+        height, width = (length // self.scale * self.scale for length in raster.valid.shape)
+        hr, valid = np.nan_to_num(raster.array[:, :height, :width]), raster.valid[:height, :width]
+        return {"hr": torch.from_numpy(hr), "valid": torch.from_numpy(valid)}
+
+
+def separate(table: PatchTable, limit: int) -> PatchTable:
+    """At most ``limit`` patches spread over the table, one for each cell of a grid of patch size."""
+    cells = np.stack([table.scene, table.row // table.size, table.column // table.size], axis=1)
+    first = np.sort(np.unique(cells, axis=0, return_index=True)[1])
+    spread = np.unique(np.linspace(0, len(first) - 1, min(limit, len(first))).astype(int))
+    return table.select(first[spread])
+
+
+def filled(image: Tensor, valid: Tensor) -> Tensor:
+    """The image with the mean of its valid pixels, band by band, where it is not valid: it does not blur into the rest.
+
+    >>> filled(torch.tensor([[[[1.0, 3.0, 0.0]]]]), torch.tensor([[[True, True, False]]])).flatten().tolist()
+    [1.0, 3.0, 2.0]
+    """
+    if valid.all():
+        return image
+    mask = valid.unsqueeze(1)
+    mean = (image * mask).sum((-2, -1), keepdim=True) / mask.sum((-2, -1), keepdim=True).clamp(min=1)
+    return torch.where(mask, image, mean)
+
+
+def _several(count: int, one: str, more: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else more or one + 's'}"

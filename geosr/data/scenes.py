@@ -1,20 +1,48 @@
-"""Random patches of HR scenes, drawn where there is detail, in one of the eight orientations of the square."""
+"""The scenes that a configuration names: files and windows, pairs, a prepared store, or a data set of the catalogue."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
+from geosr.config.schema import DataSection
+from geosr.data.patches import PatchTable, SceneFiles
+from geosr.data.store import MANIFEST, open_store
 from geosr.demo import demo_scene
 from geosr.errors import ConfigError
-from geosr.io.raster import Raster, open_scene
+from geosr.grid import Window
+from geosr.io.scene import open_scene
 
-STRIDE = 8
-"""HR pixels between the places that a patch may start at."""
+
+@dataclass(frozen=True)
+class Selection:
+    """What to train on, and what to validate on."""
+
+    train: tuple[SceneFiles, ...]
+    """Scenes that training patches come from; those of validation too, where a split parts the patches."""
+    val: tuple[SceneFiles, ...] = ()
+    """Scenes that are for validation alone; none: a split parts the patches of `train`."""
+    table: PatchTable | None = None
+    """The patches of a prepared store, with their split."""
+
+
+def select_scenes(data: DataSection) -> Selection:
+    """The scenes of a configuration's ``Data`` section.
+
+    Raises:
+        ConfigError: A pattern matches nothing, a window does not fit, or a pixel would be trained and validated on.
+        InputError: A folder or a store does not hold what it should.
+    """
+    if (Path(data.root) / MANIFEST).is_file() or data.dataset_type == "store":
+        return _of_store(data)
+    if data.dataset_type == "pairs":
+        return _parted(_pairs(data), data)
+    if data.catalog is not None:
+        from geosr.data.catalog import scenes_of
+
+        return _parted(scenes_of(data.catalog, scenes_folder(data.root)), data)
+    return _of_files(data)
 
 
 def scenes_folder(root: str | Path) -> Path:
@@ -43,142 +71,102 @@ def expand_scenes(root: str | Path, patterns: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def read_scenes(
-    root: str | Path,
-    patterns: Sequence[str],
-    bands: Sequence[str],
-    *,
-    exclude: Mapping[str, Sequence[int]] | None = None,
-    windows: Mapping[str, Sequence[int]] | None = None,
-) -> dict[str, Raster]:
-    """Scenes as reflectance, by path relative to ``root``.
-
-    Args:
-        root: Folder of the scenes.
-        patterns: Paths and globs below it.
-        bands: Bands to read, in this order.
-        exclude: Windows [row, column, height, width] whose pixels are to be invalid, by scene.
-        windows: Windows to read where it is not the whole scene, by scene.
-
-    Raises:
-        ConfigError: A pattern matches nothing, or a window lies outside its scene or belongs to none.
-    """
-    folder = scenes_folder(root)
-    exclude, windows = exclude or {}, windows or {}
-    for name in (*exclude, *windows):  # a misspelt name would let the window into training
-        if [path.relative_to(folder).as_posix() for path in expand_scenes(root, [name])] != [name]:
-            raise ConfigError(f"a window belongs to one scene, named by its path in {root}; {name!r} is no such path")
-    rasters = {}
-    for path in expand_scenes(root, patterns):
-        name = path.relative_to(folder).as_posix()
-        with open_scene(path) as scene:
-            shape = tuple(scene.geobox.shape)
-            window = rows_and_columns(windows[name], name, shape) if name in windows else None
-            raster = scene.read(window, bands)
-        if name in exclude:
-            valid = raster.valid.copy()
-            valid[rows_and_columns(exclude[name], name, shape)] = False
-            raster = replace(raster, array=np.where(valid, raster.array, np.float32(np.nan)), valid=valid)
-        rasters[name] = raster
-    return rasters
-
-
-def rows_and_columns(window: Sequence[int], name: str, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The pixels of a window [row, column, height, width].
-
-    Raises:
-        ConfigError: It reaches beyond the scene ``name`` of that shape.
-    """
-    row, column, height, width = window
-    if row + height > shape[0] or column + width > shape[1]:
+def _of_store(data: DataSection) -> Selection:
+    """Everything that a prepared store holds; its bands must include those that are wanted, its patches their size."""
+    store = open_store(data.root)
+    if missing := [band for band in data.bands if band not in store.bands]:
         raise ConfigError(
-            f"window {list(window)} (row, column, height, width) reaches beyond {name}, "
-            f"which has {shape[0]} rows and {shape[1]} columns"
+            f"{data.root} holds {' '.join(store.bands)}, not {' '.join(missing)}; prepare it with --bands "
+            f"{','.join(data.bands)}, or set Data.bands"
         )
+    return Selection(store.scenes, table=store.table)
+
+
+def _pairs(data: DataSection) -> list[SceneFiles]:
+    """LR and HR images of two folders, matched by name."""
+    from geosr.data.sources import find_sources
+
+    if data.lr_root is None:
+        raise ConfigError("Data.dataset_type: pairs needs Data.lr_root, the folder of LR images; root is that of HR")
+    return [source.files for source in find_sources([], bands=data.bands, lr=data.lr_root, hr=data.root).scenes]
+
+
+def _parted(scenes: Sequence[SceneFiles], data: DataSection) -> Selection:
+    """Scenes that are found rather than listed; ``train_scenes`` and ``val_scenes`` choose among their names."""
+    chosen = {}
+    for key in ("train_scenes", "val_scenes"):
+        patterns = getattr(data, key)
+        chosen[key] = [scene for scene in scenes if any(Path(scene.name).match(pattern) for pattern in patterns)]
+        if patterns and not chosen[key]:
+            raise ConfigError(f"Data.{key} ({' '.join(patterns)}) matches none of {len(scenes)} scenes in {data.root}")
+    val = chosen["val_scenes"]
+    train = chosen["train_scenes"] or [scene for scene in scenes if scene not in val]
+    if both := [scene.name for scene in train if scene in val]:
+        raise ConfigError(f"{both[0]} is in Data.train_scenes and in Data.val_scenes, so validation would flatter")
+    return Selection(tuple(train), tuple(val))
+
+
+def _of_files(data: DataSection) -> Selection:
+    """Files below ``root``, with the windows that are kept out of training or validated on."""
+    if not data.train_scenes:
+        raise ConfigError("Data.train_scenes must name a scene")
+    folder = scenes_folder(data.root)
+    for name in (*data.exclude, *data.val_windows):  # a misspelt name would let the window into training
+        if [path.relative_to(folder).as_posix() for path in expand_scenes(data.root, [name])] != [name]:
+            raise ConfigError(
+                f"a window belongs to one scene, named by its path in {data.root}; {name!r} is no such path"
+            )
+    train, val = (
+        {path.relative_to(folder).as_posix(): path for path in expand_scenes(data.root, patterns)}
+        for patterns in (data.train_scenes, data.val_scenes)
+    )
+    excluded = {name: _window(data.exclude, name, train.get(name)) for name in data.exclude}
+    windows = {name: _window(data.val_windows, name, val.get(name)) for name in data.val_windows}
+    for name in train.keys() & val.keys():
+        _require_apart(name, val[name], excluded.get(name), windows.get(name))
+    return Selection(
+        tuple(
+            SceneFiles(name, (str(path),), exclude=(excluded[name],) if name in excluded else ())
+            for name, path in train.items()
+        ),
+        tuple(SceneFiles(name, (str(path),), window=windows.get(name)) for name, path in val.items()),
+    )
+
+
+def _window(windows: Mapping[str, Sequence[int]], name: str, path: Path | None) -> Window:
+    """The pixels of a window [row, column, height, width], which must lie inside its scene."""
+    row, column, height, width = windows[name]
+    if path is not None:
+        with open_scene(path) as scene:
+            shape = scene.geobox.shape
+        if row + height > shape[0] or column + width > shape[1]:
+            raise ConfigError(
+                f"window {list(windows[name])} (row, column, height, width) reaches beyond {name}, "
+                f"which has {shape[0]} rows and {shape[1]} columns"
+            )
     return slice(row, row + height), slice(column, column + width)
 
 
-@dataclass(frozen=True)
-class Patch:
-    """Place of a patch: its scene and its first row and column."""
+def _require_apart(name: str, path: Path, excluded: Window | None, validated: Window | None) -> None:
+    """Raise unless no pixel that is validated on is trained on."""
+    with open_scene(path) as scene:
+        trained = np.ones(scene.geobox.shape, bool)
+    if excluded is not None:
+        trained[excluded] = False
+    if trained[validated or ...].any():
+        raise ConfigError(
+            f"{name} is in Data.train_scenes and in Data.val_scenes, so validation would flatter; keep what is "
+            "validated on out of training with Data.exclude, or validate on another part with Data.val_windows"
+        )
 
-    scene: int
-    row: int
-    column: int
 
-
-class PatchDataset(Dataset[dict[str, Tensor]]):
-    """Fully valid HR patches of ``size`` pixels; the item's index seeds its draw, so the same index is the same patch.
-
-    Args:
-        rasters: Scenes as reflectance, by name.
-        size: Side of a patch, HR pixels.
-        length: Number of items; one epoch.
-        detail: A patch is drawn in proportion to (its mean absolute difference between neighbours) ** detail.
-        gain: Patches are multiplied by a factor drawn log-uniformly from 1/gain to gain.
-        seed: Seed of the sequence of patches.
+def without_lr(scenes: Sequence[SceneFiles]) -> bool:
+    """Whether LR images are still to be made; scenes are all pairs or none is.
 
     Raises:
-        ConfigError: A scene is smaller than a patch, or no patch is fully valid.
+        ConfigError: Some are pairs and some are not.
     """
-
-    def __init__(
-        self,
-        rasters: Mapping[str, Raster],
-        *,
-        size: int,
-        length: int,
-        detail: float = 0.5,
-        gain: float = 1.0,
-        seed: int = 0,
-    ) -> None:
-        self.size, self.length, self.gain, self.seed = size, length, gain, seed
-        self.images = []
-        self.patches: list[Patch] = []
-        weights: list[np.ndarray] = []
-        for index, (name, raster) in enumerate(rasters.items()):
-            height, width = raster.valid.shape
-            if min(height, width) < size:
-                raise ConfigError(
-                    f"{name} has {height} x {width} pixels, less than a patch of {size} x {size}; lower Data.patch_size"
-                )
-            places, share = _places(raster, size)
-            self.images.append(torch.from_numpy(np.nan_to_num(raster.array)))
-            self.patches += [Patch(index, int(row), int(column)) for row, column in places]
-            weights.append(share**detail)
-        if not self.patches:
-            raise ConfigError(f"no patch of {size} x {size} pixels is fully valid; lower Data.patch_size")
-        share = np.concatenate(weights)
-        cumulative = np.cumsum(share if share.any() else np.ones_like(share))  # scenes without detail: uniformly
-        self.cumulative = cumulative / cumulative[-1]
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        """``hr``: reflectance (band, size, size)."""
-        random = np.random.default_rng((self.seed, index))
-        patch = self.patches[int(np.searchsorted(self.cumulative, random.random(), side="right"))]
-        hr = self.images[patch.scene][:, patch.row : patch.row + self.size, patch.column : patch.column + self.size]
-        hr = torch.rot90(hr, int(random.integers(4)), (1, 2))
-        if random.integers(2):
-            hr = hr.flip(2)
-        return {"hr": hr * float(self.gain ** random.uniform(-1, 1))}
-
-
-def _places(raster: Raster, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """First (row, column) of every fully valid patch on the stride grid, and the detail of each."""
-    image = np.nan_to_num(raster.array).mean(axis=0)
-    detail = np.zeros_like(image)
-    detail[:-1, :-1] = np.abs(np.diff(image, axis=0))[:, :-1] + np.abs(np.diff(image, axis=1))[:-1]
-    rows, columns = np.meshgrid(*(np.arange(0, n - size + 1, STRIDE) for n in image.shape), indexing="ij")
-    whole = _box_sum(raster.valid.astype(np.int64), rows, columns, size) == size**2
-    share = _box_sum(detail.astype(np.float64), rows, columns, size - 1) / size**2  # both neighbours are in the patch
-    return np.stack([rows[whole], columns[whole]], axis=1), share[whole]
-
-
-def _box_sum(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
-    """Sum over the ``size`` x ``size`` window that starts at each row and column, from the integral image."""
-    integral = np.pad(values.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    below, right = rows + size, columns + size
-    return integral[below, right] - integral[rows, right] - integral[below, columns] + integral[rows, columns]
+    kinds = {bool(scene.lr) for scene in scenes}
+    if len(kinds) > 1:
+        raise ConfigError("some scenes have LR images and some have none; train on one kind at a time")
+    return kinds == {False}

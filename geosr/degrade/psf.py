@@ -85,10 +85,10 @@ def reflect(image: Tensor, pad: int) -> Tensor:
     height, width = image.shape[-2:]
     if pad < min(height, width):
         return F.pad(image, (pad,) * 4, mode="reflect")
-    return image[..., _mirrored(height, pad, image.device)[:, None], _mirrored(width, pad, image.device)]
+    return image[..., mirrored(height, pad, image.device)[:, None], mirrored(width, pad, image.device)]
 
 
-def _mirrored(size: int, pad: int, device: torch.device) -> Tensor:
+def mirrored(size: int, pad: int, device: torch.device) -> Tensor:
     """Where the positions ``-pad ... size + pad - 1`` of a line of ``size`` pixels between two mirrors are found."""
     period = max(2 * size - 2, 1)  # a single pixel is its own mirror image
     position = torch.arange(-pad, size + pad, device=device).remainder(period)

@@ -5,7 +5,7 @@ from math import log2
 from os import PathLike, fspath
 
 from geosr.errors import ModelError
-from geosr.io.raster import Scene, resolution_m
+from geosr.io.scene import Scene, resolution_m
 from geosr.models import WeightsFile, find_weights, shipped_models
 
 log = logging.getLogger(__name__)

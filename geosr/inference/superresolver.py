@@ -18,7 +18,7 @@ from geosr.inference.fill import fill_invalid
 from geosr.io.raster import Raster
 from geosr.models import Model, find_weights
 from geosr.models import load_model as load_weights
-from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device, release_freed_memory
+from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class SuperResolver:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.spec = model.spec
-        self._last_shape: torch.Size | None = None
+        self._freed = FreedMemory()
         self.weights_hash = weights_hash or _hash(model)
         self.model = model.to(self.device).to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
@@ -67,13 +67,13 @@ class SuperResolver:
 
         Where the device runs out of memory the batch is halved, then the image, and the work goes on.
         """
-        if lr.shape != self._last_shape and self.device.type == "cpu":
-            release_freed_memory()  # what was freed for another shape fits this one badly
-        self._last_shape = lr.shape
         try:
             lr_device = lr.to(self.device, memory_format=torch.channels_last)
             with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
-                return self.model(lr_device).float().cpu()
+                sr = self.model(lr_device).float().cpu()
+            if self.device.type == "cpu":
+                self._freed.release()
+            return sr
         except torch.OutOfMemoryError:
             pass  # outside the handler, the failed attempt's tensors are free
         return self._in_halves(lr)

@@ -47,7 +47,7 @@ from geosr.io.cog import (
     verify,
     write_cog,
 )
-from geosr.io.raster import Scene, open_scene
+from geosr.io.scene import Scene, open_scene
 from geosr.radiometry import Radiometry
 
 log = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def predict(
     A run that was stopped continues where it was when the same call is made again.
 
     Args:
-        sources: One raster, or the single-band files of one scene; local or remote, whatever GDAL opens.
+        sources: One raster, or the single-band files of one scene, or a Zarr store; as :func:`open_scene` takes them.
         out: The GeoTIFF to write.
         model: Name of a shipped model, a ``.safetensors`` file, or a loaded model; None chooses the one that fits.
         bands: Names of the input's bands, in file order, where the file does not name them.
@@ -203,13 +203,15 @@ def check_target(target: Path, sources: Iterable[str], *, overwrite: bool) -> No
     Raises:
         OutputError: It exists already, is one of the sources, is a folder, or lies where nothing can be written.
     """
+    for source in sources:
+        if _same_file(source, target):
+            raise OutputError(f"{target} is another file of this run, {source}; choose another name")
+        if os.path.isdir(source) and Path(os.path.realpath(source)) in Path(os.path.realpath(target)).parents:
+            raise OutputError(f"{target} lies inside the input {source}; choose another folder")
     if target.is_dir():
         raise OutputError(f"{target} is a folder; give the name of a file in it, such as {target / 'sr.tif'}")
     if not target.parent.is_dir():
         raise OutputError(f"folder {target.parent} does not exist; make it first")
-    for source in sources:
-        if _same_file(source, target):
-            raise OutputError(f"{target} is another file of this run, {source}; choose another name")
     if target.exists() and not overwrite:
         raise OutputError(f"{target} exists; give --overwrite to replace it")
     if not os.access(target.parent, os.W_OK):
@@ -221,6 +223,13 @@ def _same_file(first: str | Path, second: str | Path) -> bool:
     if os.path.exists(first) and os.path.exists(second):
         return os.path.samefile(first, second)
     return os.path.realpath(first) == os.path.realpath(second)
+
+
+def _stamp(path: str) -> list[float]:
+    """Bytes and time of the last change of a file, or of all files of a store; nothing where there is none here."""
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
+    facts = [os.stat(file) for file in files if os.path.exists(file)]
+    return [sum(fact.st_size for fact in facts), max(fact.st_mtime for fact in facts)] if facts else []
 
 
 @dataclass(frozen=True)
@@ -264,12 +273,8 @@ class _Job:
 
     def fingerprint(self, scene: Scene) -> dict[str, Any]:
         """What must be the same for earlier work to count."""
-        files = [
-            [path, os.path.getsize(path), os.path.getmtime(path)] if os.path.exists(path) else [path]
-            for path in scene.paths
-        ]
         return {
-            "files": files,
+            "files": [[path, *_stamp(path)] for path in scene.paths],
             "window": [[part.start, part.stop] for part in self.window],
             "core": self.tiles.core,
             "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
@@ -319,7 +324,7 @@ def _run(
     if progress:
         progress(done, done, total)
     pending = [tile for tile in job.tiles if tile.index not in journal.tiles]
-    pending.sort(key=lambda tile: tile.shape)  # equal shapes make full batches, and memory that fits again
+    pending.sort(key=lambda tile: tile.shape, reverse=True)  # equal shapes fill batches; smaller fit freed memory
     encoding: deque[tuple[int, list[Future[dict[int, bytes]]]]] = deque()
 
     def store_oldest() -> None:
@@ -424,6 +429,6 @@ def _publish(job: _Job, target: Path, journal: Journal, encoders: ThreadPoolExec
     """Assemble the finished file in the work folder, verify it, and give it the target's name."""
     levels = add_overviews(journal.file, journal.blocks, job.profile, encoders)
     finished = journal.folder / "finished.tif"
-    write_cog(finished, job.profile, journal.file, levels)
+    write_cog(finished, job.profile, journal.file, levels, encoders)
     verify(finished, job.profile)
     os.replace(finished, target)

@@ -58,6 +58,10 @@ class Profile:
         return shapes
 
 
+AT_ONCE = 16
+"""Blocks that are in memory while the finished file is written."""
+
+
 class Block(NamedTuple):
     """Where a compressed block lies in the block file, and its checksum."""
 
@@ -199,8 +203,18 @@ def halve(digital: NDArray[Any], radiometry: Radiometry) -> NDArray[Any]:
         return radiometry.to_digital(total / valid.sum(axis=0))
 
 
-def write_cog(path: Path, profile: Profile, blocks: BlockFile, levels: Sequence[Sequence[Block]]) -> None:
-    """Write the file: directories of all levels first, then the blocks, smallest overview first."""
+def write_cog(
+    path: Path, profile: Profile, blocks: BlockFile, levels: Sequence[Sequence[Block]], executor: Executor
+) -> None:
+    """Write the file: directories of all levels first, then the blocks, smallest overview first.
+
+    Args:
+        path: The file to write.
+        profile: The raster.
+        blocks: The file that the blocks are in.
+        levels: Blocks of every level, as `add_overviews` returns them.
+        executor: Reads blocks, and checks that they are as they were written, while others are copied.
+    """
     data_size = sum(block.length for level in levels for block in level)
     layout = _BIG if data_size > 3_900_000_000 else _CLASSIC
     template = _template_tags(profile, layout)
@@ -221,8 +235,9 @@ def write_cog(path: Path, profile: Profile, blocks: BlockFile, levels: Sequence[
         for index, directory in enumerate(directories):
             file.write(layout.pack(directory, at=file.tell(), last=index == len(directories) - 1))
         for level in reversed(levels):
-            for block in level:
-                file.write(blocks.read(block))
+            for first in range(0, len(level), AT_ONCE):
+                for data in executor.map(blocks.read, level[first : first + AT_ONCE]):
+                    file.write(data)
         file.flush()
         os.fsync(file.fileno())
 

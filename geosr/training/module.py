@@ -10,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from geosr import losses, metrics
 from geosr.config.schema import Config
-from geosr.degrade import PSF, degrade
+from geosr.degrade import PSF, degrade, nominal_mtf, usm_sharpen
 from geosr.degrade.resample import bicubic
 from geosr.models import Model
 
@@ -25,7 +25,7 @@ class SuperResolution(L.LightningModule):
         super().__init__()
         self.config = config
         self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.psf = PSF(config.Generator.scaling_factor, config.Degradation.mtf)
+        self.psf = PSF(config.Generator.scaling_factor, nominal_mtf(config.Degradation.sensor.mtf, config.Data.bands))
         average = get_ema_multi_avg_fn(config.Training.EMA.decay)
         self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if config.Training.EMA.enabled else None
 
@@ -35,12 +35,11 @@ class SuperResolution(L.LightningModule):
         return self.model if self.ema is None else self.ema.module  # type: ignore[return-value]
 
     def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch of HR patches whose LR counterparts are made here, on the device."""
-        hr = batch["hr"]
-        lr = degrade(hr, self.psf)
-        sr = self.model(lr)
-        valid = torch.ones_like(hr[:, 0], dtype=torch.bool)
-        loss = self.config.Training.Losses.l1_weight * losses.l1(sr, hr, valid)
+        """Loss of one batch of LR and HR patches."""
+        weights = self.config.Training.Losses
+        sr = self.model(batch["lr"])
+        target = usm_sharpen(batch["hr"]) if weights.l1_gt_usm else batch["hr"]
+        loss = weights.l1_weight * losses.l1(sr, target, batch["valid"])
         self.log("train/l1", loss, prog_bar=True)
         return loss
 
@@ -50,11 +49,18 @@ class SuperResolution(L.LightningModule):
             self.ema.update_parameters(self.model)
 
     def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Figures of one whole scene next to those of bicubic interpolation; the epoch's are the mean over scenes."""
-        hr, valid = inside(batch["hr"]), inside(batch["valid"])
-        lr = degrade(batch["hr"], self.psf)
-        with torch.autocast(hr.device.type, enabled=False):
-            sr = self.best(lr)
+        """Figures of each image next to those of bicubic interpolation; the epoch's are the mean over images."""
+        with torch.autocast(batch["lr"].device.type, enabled=False):
+            sr = self.best(batch["lr"])
+        for one in range(len(sr)):
+            image = slice(one, one + 1)
+            valid = inside(batch["valid"][image])
+            if valid.any():
+                figures = self._figures(sr[image], batch["lr"][image], inside(batch["hr"][image]), valid)
+                self.log_dict(figures, batch_size=1)
+
+    def _figures(self, sr: Tensor, lr: Tensor, hr: Tensor, valid: Tensor) -> dict[str, Tensor]:
+        """Figures of one image and of bicubic interpolation; ``hr`` and ``valid`` come without their border."""
         interpolated = bicubic(lr, self.psf.scale)
         psnr = metrics.psnr(inside(sr), hr, valid)
         gain = psnr - metrics.psnr(inside(interpolated), hr, valid)
@@ -63,7 +69,7 @@ class SuperResolution(L.LightningModule):
             figures["val/sam" + name] = metrics.sam(inside(image), hr, valid)
             figures["val/ssim" + name] = metrics.ssim(inside(image), hr, valid)
             figures["val/consistency" + name] = (degrade(image, self.psf) - lr).abs().mean()
-        self.log_dict(figures, batch_size=1)
+        return figures
 
     def configure_optimizers(self) -> Any:
         """Adam with a linear warm-up and a cosine to zero."""

@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from geosr import __version__
 from geosr.config import Config, check, load_config
-from geosr.data import ScenesDataModule
+from geosr.data.datamodule import GeoSRDataModule
+from geosr.degrade import nominal_mtf
 from geosr.errors import ConfigError
 from geosr.models import Model, ModelSpec, load_model, save_model
 from geosr.models.hardware import native_bf16
@@ -48,7 +49,7 @@ def train(
     """
     settings = check(config) if isinstance(config, Config) else load_config(config, overrides)
     L.seed_everything(settings.Training.seed, verbose=False)
-    data = ScenesDataModule(settings)
+    data = GeoSRDataModule(settings)
     log.info(data.describe())
     model = build_model(settings, data)
     log.info("training %s", model.describe())
@@ -82,10 +83,11 @@ def train(
     return weights.path
 
 
-def build_model(config: Config, data: ScenesDataModule) -> Model:
+def build_model(config: Config, data: GeoSRDataModule) -> Model:
     """The model to train: its own normalisation, fresh weights or those of ``Model.load_checkpoint``."""
     generator = config.Generator
     mean, std = data.normalisation()
+    mtf = nominal_mtf(config.Degradation.sensor.mtf, config.Data.bands)
     spec = ModelSpec(
         name=config.Model.name,
         architecture=generator.model_type,
@@ -93,7 +95,7 @@ def build_model(config: Config, data: ScenesDataModule) -> Model:
         bands=tuple(config.Data.bands),
         arguments={"channels": generator.n_channels, "blocks": generator.n_blocks, "mean": mean, "std": std},
         gsd=config.Data.gsd,
-        consistency_mtf=config.Degradation.mtf if generator.consistency else None,
+        consistency_mtf=mtf if generator.consistency else None,
         licence=config.Model.licence,
     )
     if config.Model.load_checkpoint is None:
@@ -121,6 +123,7 @@ def make_trainer(config: Config, folder: Path, best: ModelCheckpoint, *, quiet: 
     return L.Trainer(
         accelerator=training.accelerator,
         devices=1,
+        use_distributed_sampler=False,  # each rank draws patches of its own
         max_epochs=1,  # of max_steps batches
         max_steps=training.max_steps,
         val_check_interval=min(training.val_every, training.max_steps),

@@ -1,65 +1,32 @@
-"""The ``geosr`` command. Every subcommand delegates; heavy imports wait until one runs."""
+"""Commands that look at scenes and super-resolve them."""
 
 import json
-import logging
 import math
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geosr import __version__
+from geosr.cli.app import app
+from geosr.cli.options import (
+    Bands,
+    Baseline,
+    Json,
+    Nodata,
+    Offset,
+    Quiet,
+    Scale,
+    Sensor,
+    Sources,
+    progress_bar,
+    split_names,
+)
 from geosr.errors import GeosrError, OutputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from geosr.io.raster import Scene
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Super-resolve multispectral satellite imagery; the result is georeferenced and still a measurement.",
-)
-
-Sources = Annotated[
-    list[str],
-    typer.Argument(metavar="INPUT...", help="Raster, or the single-band files of one scene.", show_default=False),
-]
-Bands = Annotated[str | None, typer.Option(help="Names of the input's bands in file order: B02,B03,B04,B08.")]
-Scale = Annotated[float | None, typer.Option(help="Reflectance per digital number, where the file does not say.")]
-Offset = Annotated[float | None, typer.Option(help="Reflectance at digital number 0, where the file does not say.")]
-Nodata = Annotated[float | None, typer.Option(help="Digital number of invalid pixels, where the file does not say.")]
-Sensor = Annotated[
-    str | None, typer.Option(help="sentinel-2-l2a, sentinel-2-l1c or reflectance: sets the three above.")
-]
-Baseline = Annotated[
-    str | None, typer.Option(help="Sentinel-2 processing baseline, such as 05.09; the Nxxxx in the product's name.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        print(f"geosr {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    """Super-resolve multispectral satellite imagery; the result is georeferenced and still a measurement."""
+    from geosr.io.scene import Scene
 
 
 @app.command()
@@ -97,12 +64,12 @@ def predict(
     from geosr.inference import predict as run
     from geosr.inference.tiled import DEFAULT_TILE
 
-    with _progress(quiet=quiet or as_json) as progress:
+    with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
         done = run(
-            sources, out, model=model, bands=_split(bands), scale=scale, offset=offset, nodata=nodata, sensor=sensor,
-            baseline=baseline, aoi=aoi, dtype=dtype, device=device, precision=precision, batch_size=batch_size,
-            tile=DEFAULT_TILE if tile is None else tile, overwrite=overwrite, restart=restart, preview=preview,
-            progress=progress,
+            sources, out, model=model, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata,
+            sensor=sensor, baseline=baseline, aoi=aoi, dtype=dtype, device=device, precision=precision,
+            batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile, overwrite=overwrite, restart=restart,
+            preview=preview, progress=progress,
         )  # fmt: skip
     if as_json:
         print(json.dumps(asdict(done), default=str))
@@ -137,27 +104,6 @@ def demo(
 
 
 @app.command()
-def train(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings on top of the config's.")
-    ] = None,
-    config: Annotated[
-        str, typer.Option("--config", "-c", help="YAML file, or the name of a shipped config.")
-    ] = "config_20m.yaml",
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train a model and export its weights file."""
-    try:
-        from geosr.training import train as run
-    except ModuleNotFoundError as error:
-        raise GeosrError(f"training needs {error.name}: pip install 'geosr[train]'") from error
-
-    path = run(config, overrides or [], quiet=quiet or as_json)
-    print(json.dumps({"weights": str(path)}) if as_json else path)
-
-
-@app.command()
 def info(
     sources: Sources,
     bands: Bands = None,
@@ -169,10 +115,10 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show a scene's bands, grid and radiometry, where each fact comes from, and which models fit."""
-    from geosr.io.raster import open_scene
+    from geosr.io.scene import open_scene
 
     with open_scene(
-        sources, bands=_split(bands), scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline
+        sources, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline
     ) as scene:
         facts = _facts(scene)
     if as_json:
@@ -219,7 +165,7 @@ def models(as_json: Json = False) -> None:
 def _facts(scene: "Scene") -> dict[str, Any]:
     """What is known of a scene, ready for JSON; ``from`` says who said it."""
     from geosr.inference.choose import fitting_models
-    from geosr.io.raster import resolution_m
+    from geosr.io.scene import resolution_m
 
     radiometry: dict[str, Any]
     try:
@@ -247,74 +193,3 @@ def _facts(scene: "Scene") -> dict[str, Any]:
         "models": [weights.spec.name for weights in fitting_models(scene)],
         "from": scene.facts,
     }
-
-
-def _split(names: str | None) -> list[str] | None:
-    return None if names is None else [name.strip() for name in names.replace(",", " ").split()]
-
-
-@contextmanager
-def _progress(*, quiet: bool) -> Iterator[Any]:
-    """A progress callback: a bar with throughput and time left on a terminal, a line every ten percent elsewhere."""
-    if quiet:
-        yield None
-        return
-    console = _console()
-    if not console.is_terminal:
-        shown = -1
-
-        def lines(_: int, done: int, total: int) -> None:
-            nonlocal shown
-            if (tenth := 10 * done // total) > shown:
-                shown = tenth
-                console.print(f"{100 * done // total:3d} %", highlight=False)
-
-        yield lines
-        return
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    with Progress(TextColumn("super-resolving"), *columns, console=console) as bar:
-        task = bar.add_task("", total=None, rate="")
-
-        def advance(now: int, done: int, total: int) -> None:
-            if bar.tasks[0].total is None:  # the first call tells what an earlier run did
-                bar.reset(task, total=total, completed=done, rate="")
-                return
-            speed = bar.tasks[0].speed
-            bar.update(task, advance=now, rate=f"{speed / 1e6:.2f} Mpx/s" if speed else "")
-
-        yield advance
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def main() -> None:
-    """Run the command: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    logging.basicConfig(
-        level=logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO, format="%(message)s"
-    )
-    for noisy in ("rasterio", "fsspec", "PIL", "lightning", "matplotlib"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        app()
-    except GeosrError as error:
-        if "--debug" in sys.argv:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code != 130:  # Typer turns an interrupt into this code
-            raise
-        print("interrupted; the same command continues", file=sys.stderr)
-        # A reader thread may sit in a long network read: nothing is lost by not waiting for it.
-        sys.stderr.flush()
-        os._exit(130)
-
-
-if __name__ == "__main__":
-    main()

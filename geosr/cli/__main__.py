@@ -1,0 +1,5 @@
+"""``python -m geosr.cli``."""
+
+from geosr.cli import main
+
+main()

@@ -1,0 +1,76 @@
+"""What several commands share: options, and how progress is shown."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Progress = Callable[[int, int, int], None]
+"""Called with pixels done now, done in all and to be done."""
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(metavar="INPUT...", help="Raster, or the single-band files of one scene.", show_default=False),
+]
+Bands = Annotated[str | None, typer.Option(help="Names of the input's bands in file order: B02,B03,B04,B08.")]
+Scale = Annotated[float | None, typer.Option(help="Reflectance per digital number, where the file does not say.")]
+Offset = Annotated[float | None, typer.Option(help="Reflectance at digital number 0, where the file does not say.")]
+Nodata = Annotated[float | None, typer.Option(help="Digital number of invalid pixels, where the file does not say.")]
+Sensor = Annotated[
+    str | None, typer.Option(help="sentinel-2-l2a, sentinel-2-l1c or reflectance: sets the three above.")
+]
+Baseline = Annotated[
+    str | None, typer.Option(help="Sentinel-2 processing baseline, such as 05.09; the Nxxxx in the product's name.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+
+
+def split_names(names: str | None) -> list[str] | None:
+    """Names between commas or spaces."""
+    return None if names is None else [name.strip() for name in names.replace(",", " ").split()]
+
+
+@contextmanager
+def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """A progress callback: a bar with throughput and time left on a terminal, a line every ten percent elsewhere."""
+    if quiet:
+        yield None
+        return
+    console = stderr_console()
+    if not console.is_terminal:
+        shown = -1
+
+        def lines(_: int, done: int, total: int) -> None:
+            nonlocal shown
+            if (tenth := 10 * done // total) > shown:
+                shown = tenth
+                console.print(f"{100 * done // total:3d} %", highlight=False)
+
+        yield lines
+        return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    with Progress(TextColumn(what), *columns, console=console) as bar:
+        task = bar.add_task("", total=None, rate="")
+
+        def advance(now: int, done: int, total: int) -> None:
+            if bar.tasks[0].total is None:  # the first call tells what an earlier run did
+                bar.reset(task, total=total, completed=done, rate="")
+                return
+            speed = bar.tasks[0].speed
+            bar.update(task, advance=now, rate=f"{speed / 1e6:.2f} Mpx/s" if speed else "")
+
+        yield advance
+
+
+def stderr_console() -> "Console":
+    """A console on standard error, which leaves standard output to results."""
+    from rich.console import Console
+
+    return Console(stderr=True)

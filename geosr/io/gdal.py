@@ -1,0 +1,139 @@
+"""Raster files that GDAL opens, as the source of a scene."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.enums import MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
+from rasterio.windows import Window as RasterWindow
+
+from geosr.errors import GridError, InputError
+from geosr.grid import Window
+from geosr.io.safe import ProductMetadata, product_metadata
+from geosr.io.source import Said, StoredBand, unreadable
+from geosr.radiometry import representable
+
+_OPENING = threading.Lock()  # warnings are silenced for the whole process, so one file is opened at a time
+if hasattr(os, "register_at_fork"):  # a child that is forked while another thread opens must find the lock free
+    os.register_at_fork(before=_OPENING.acquire, after_in_parent=_OPENING.release, after_in_child=_OPENING.release)
+
+
+class GdalFile:
+    """One raster file; a :class:`geosr.io.source.Source`.
+
+    Raises:
+        InputError: The file does not exist or is no raster.
+        GridError: It lies on no grid.
+    """
+
+    def __init__(self, path: str) -> None:
+        with _OPENING:
+            self._file = _open(path)
+        file = self._file
+        self.path = file.name
+        self.name = re.split(r"[/\\]", file.name)[-1]
+        try:
+            self.geobox = _geobox(file, self.name)
+        except GridError:
+            file.close()
+            raise
+        self.bands = tuple(_stored_band(file, index) for index in file.indexes)
+        flags = file.mask_flag_enums[0]
+        # An alpha band is no such mask: GDAL takes the near infrared of many four-band aerial images for one.
+        self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+    @property
+    def product(self) -> ProductMetadata | None:
+        """The Sentinel-2 product that the file is part of."""
+        return product_metadata(self.path)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._file.closed
+
+    def read(
+        self,
+        bands: Sequence[int],
+        window: Window,
+        *,
+        shape: tuple[int, int] | None = None,
+        resampling: Resampling = Resampling.nearest,
+    ) -> NDArray[Any]:
+        """Digital numbers of some bands; see :class:`geosr.io.source.Source`."""
+        numbers = [band + 1 for band in bands]
+        out_shape = None if shape is None else (len(numbers), *shape)
+        try:
+            return self._file.read(numbers, window=_window(window), out_shape=out_shape, resampling=resampling)
+        except RasterioError as error:
+            raise unreadable(self.path, window, f"{_cause(error)}; the file may be truncated") from error
+
+    def mask(self, window: Window) -> NDArray[np.bool_] | None:
+        """Where the file's mask band leaves pixels in; see :class:`geosr.io.source.Source`."""
+        return self._file.dataset_mask(window=_window(window)) > 0 if self._masked else None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _open(path: str) -> DatasetReader:
+    """A raster, or an error that says what is wrong with the path."""
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a folder; give the raster files in it")
+    # A scheme, GDAL's file systems and its DRIVER:... names are left to GDAL.
+    if not re.match(r"/vsi|\w{2,}:", path) and not os.path.exists(path):
+        raise InputError(f"{path} does not exist")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the scene says it in geosr's own words
+            file = rasterio.open(path, sharing=False)
+    except RasterioError as error:
+        raise InputError(f"{path} cannot be opened as a raster ({_cause(error)})") from error
+    if file.count == 0:
+        inside = "\n  ".join(file.subdatasets)
+        file.close()
+        raise InputError(f"{path} holds no bands of its own" + (f"; choose one of\n  {inside}" if inside else ""))
+    return file
+
+
+def _geobox(file: DatasetReader, name: str) -> GeoBox:
+    """The exact grid of a file."""
+    if file.transform.is_identity and (file.gcps[0] or file.rpcs):
+        raise GridError(
+            f"{name} is located by ground control points or RPCs, not on a grid; put it on one with gdalwarp first"
+        )
+    return GeoBox(file.shape, file.transform, file.crs and file.crs.to_string())
+
+
+def _stored_band(file: DatasetReader, index: int) -> StoredBand:
+    """What the tags of a file say about one band, counted from 1."""
+    dtype, tag = file.dtypes[index - 1], file.nodatavals[index - 1]
+    scale = offset = None
+    if (file.scales[index - 1], file.offsets[index - 1]) != (1.0, 0.0):  # what GDAL reports without a tag
+        source = "GDAL band scale and offset"
+        scale, offset = Said(file.scales[index - 1], source), Said(file.offsets[index - 1], source)
+    # rasterio leaves out a tag beyond the range of the type; a fraction in an integer file marks nothing either.
+    nodata = Said(tag, "nodata tag of the file") if tag is not None and representable(tag, dtype) else None
+    return StoredBand(file.descriptions[index - 1] or None, dtype, scale, offset, nodata)
+
+
+def _window(window: Window) -> RasterWindow:
+    rows, columns = window
+    return RasterWindow(columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start)
+
+
+def _cause(error: BaseException) -> str:
+    """GDAL's own words, which rasterio keeps in the cause."""
+    return str(error.__cause__ or error).rstrip(".")

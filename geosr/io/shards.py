@@ -1,0 +1,102 @@
+"""Shards: windows of a sharded Zarr array straight from its files, in about half the time that zarr-python takes.
+
+References:
+    [1] Zarr v3, sharding codec: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import FileIO
+from itertools import product
+from typing import Any
+
+import numpy as np
+import zarr
+import zstandard
+from numpy.typing import NDArray
+from zarr.storage import LocalStore
+
+from geosr.grid import Window, size
+
+
+@dataclass(frozen=True)
+class ShardedArray:
+    """An array ``(band, y, x)`` on disk: all bands in one chunk, compressed with zstd, chunks in shards.
+
+    It keeps no file open, so threads and forked processes may share it.
+    """
+
+    folder: str
+    """Where the rows of shards lie."""
+    count: int
+    """Number of bands."""
+    dtype: np.dtype[Any]
+    chunk: tuple[int, int]
+    """Rows and columns of a chunk."""
+    shard: tuple[int, int]
+    """Rows and columns of a shard, a multiple of `chunk`."""
+
+    @classmethod
+    def of(cls, array: zarr.Array) -> ShardedArray | None:
+        """The same array, or None where it is stored in any other way."""
+        store, shards = array.store_path.store, array.shards
+        if not isinstance(store, LocalStore) or array.ndim != 3 or shards is None:
+            return None
+        codecs: Any = array.metadata.to_dict()["codecs"]
+        settings = codecs[0]["configuration"]
+        names = [[codec["name"] for codec in settings[key]] for key in ("codecs", "index_codecs")]
+        plain = names == [["bytes", "zstd"], ["bytes", "crc32c"]] and settings["index_location"] == "end"
+        if not plain or array.metadata.encode_chunk_key((0, 0, 0)) != "c/0/0/0" or array.chunks[0] != array.shape[0]:
+            return None
+        # One byte has no order, and its codec names none.
+        big = settings["codecs"][0].get("configuration", {}).get("endian") == "big"
+        folder = os.path.join(store.root, array.path, "c", "0")
+        dtype = array.dtype.newbyteorder(">" if big else "<")
+        return cls(folder, array.shape[0], dtype, (array.chunks[1], array.chunks[2]), (shards[1], shards[2]))
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """The stored values of all bands of a window, ``(band, y, x)``.
+
+        Raises:
+            OSError: A shard is missing.
+            ValueError: A shard is damaged, or lacks a chunk.
+        """
+        values = np.empty((self.count, *size(window)), self.dtype.newbyteorder("="))
+        decompressor = zstandard.ZstdDecompressor()  # not to be shared between threads
+        for shard, inside, place in _blocks(window, self.shard):
+            part = values[:, *place]
+            with FileIO(os.path.join(self.folder, *map(str, shard))) as file:
+                index, end = self._index(file)
+                for chunk, pixels, where in _blocks(inside, self.chunk):
+                    offset, length = map(int, index[chunk])
+                    if offset + length > end:  # also of a chunk that is not stored, whose numbers are the highest [1]
+                        raise ValueError(f"shard {'/'.join(map(str, shard))} lacks a chunk")
+                    file.seek(offset)
+                    stored = decompressor.decompress(file.read(length))
+                    part[:, *where] = np.frombuffer(stored, self.dtype).reshape(-1, *self.chunk)[:, *pixels]
+        return values
+
+    def _index(self, file: FileIO) -> tuple[NDArray[np.uint64], int]:
+        """Offset and length of each chunk of a shard, and where its chunks end."""
+        rows, columns = (side // step for side, step in zip(self.shard, self.chunk, strict=True))
+        end = file.seek(0, os.SEEK_END) - rows * columns * 16 - 4  # behind the index lies its checksum
+        if end < 0:
+            raise ValueError("a shard is too short")
+        file.seek(end)
+        index = np.frombuffer(file.read(rows * columns * 16), "<u8")
+        return index.reshape(rows, columns, 2), end
+
+
+def _blocks(window: Window, sides: tuple[int, int]) -> Iterator[tuple[tuple[int, ...], Window, Window]]:
+    """Each block that a window touches: its row and column, the part of it, and where that lies in the window."""
+    ranges = (range(part.start // side, (part.stop - 1) // side + 1) for part, side in zip(window, sides, strict=True))
+    for block in product(*ranges):
+        inside, place = [], []
+        for number, part, side in zip(block, window, sides, strict=True):
+            start, stop = max(part.start, number * side), min(part.stop, (number + 1) * side)
+            inside.append(slice(start - number * side, stop - number * side))
+            place.append(slice(start - part.start, stop - part.start))
+        yield block, (inside[0], inside[1]), (place[0], place[1])
