@@ -342,3 +342,98 @@ def test_the_message_of_an_error_is_that_of_the_library(geosr, parana, tmp_path)
     with pytest.raises(RadiometryError) as caught:
         predict(parana, tmp_path / "sr.tif")
     assert geosr("predict", parana, "-o", tmp_path / "sr.tif") == (1, "", f"error: {caught.value}\n")
+
+
+# Training data
+
+
+@pytest.fixture
+def small_store(geosr, make_raster, tmp_path):
+    """A training store of two scenes, the second at half the resolution of the first."""
+    with rasterio.open(demo_scene()) as file:
+        scene = make_raster(file.read(), name="a.tif", nodata=0, scale=1e-4, descriptions=BANDS)
+    out = tmp_path / "train.zarr"
+    options = ("--patch", 64, "--scales", "1", "0.5", "--split", "0.6", "0.2", "0.2", "--split-block", "1.28km")
+    code, said, error = geosr("prepare", scene, "--out", out, *options)
+    assert code == 0, error
+    assert said.startswith(f"{out}: 2 scenes, ")
+    assert error.splitlines()[-1].split() == ["100", "%"]
+    return out
+
+
+def test_a_prepared_store_is_checked_and_found_whole(geosr, small_store):
+    code, said, _ = geosr("prepare", "--out", small_store, "--check")
+    assert code == 0
+    assert said.endswith("violations: 0\n")
+    code, said, _ = geosr("prepare", "--out", small_store, "--check", "--json")
+    assert (code, json.loads(said)["violations"]) == (0, [])
+
+
+def test_a_damaged_store_fails_its_check(geosr, small_store):
+    shard = max((path for path in small_store.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    code, said, _ = geosr("prepare", "--out", small_store, "--check")
+    assert code == 1
+    assert "has checksum" in said
+
+
+def test_info_knows_a_scene_of_a_store(geosr, small_store):
+    code, said, _ = geosr("info", next((small_store / "scenes").iterdir()) / "hr", "--json")
+    assert code == 0
+    assert json.loads(said)["bands"] == list(BANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("--split", "0.8", "0.2"), 2, "--split '0.8,0.2' is not 3 numbers"),
+        (("--split-block", "wide"), 2, "--split-block 'wide' is no length"),
+        (("--scales", "all"), 2, "--scales 'all' is not one or more numbers"),
+        (("--stac", "http://localhost:9"), 2, "--stac needs --collection"),
+    ],
+)
+def test_what_cannot_be_prepared_is_said(geosr, scene, tmp_path, arguments, code, says):
+    done = geosr("prepare", scene, "--out", tmp_path / "t.zarr", *arguments)
+    assert done[0] == code
+    assert says in done[2]
+
+
+def test_a_scene_is_degraded_as_training_does_with_a_picture(geosr, scene, tmp_path):
+    out = tmp_path / "lr.tif"
+    code, said, _ = geosr("degrade", scene, "--out", out, "-c", "config_10m.yaml", "--json")
+    assert code == 0
+    facts = json.loads(said)
+    assert (facts["shape"], facts["parameters"]["mtf"]) == ([7, 75], pytest.approx([0.3] * 4))
+    assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
+    with rasterio.open(out) as file, rasterio.open(scene) as hr:
+        assert file.shape == (7, 75)
+        assert file.transform.a == 4 * hr.transform.a
+    assert geosr("degrade", scene, "--out", out)[0] == 1  # it exists
+    code, said, _ = geosr("degrade", scene, "--out", out, "--overwrite", "--set", "Degradation.type=high_order")
+    assert code == 0
+    assert "high_order, x2" in said
+
+
+def test_the_catalogue_is_listed_and_shown(geosr):
+    code, said, _ = geosr("data", "list", "--json")
+    assert code == 0
+    assert {"geosr-demo", "sen2naip", "earth-search-sentinel-2-c1-l2a"} <= {row["id"] for row in json.loads(said)}
+    assert "sen2venus" in geosr("data", "list")[1]
+    code, said, _ = geosr("data", "show", "sen2naip")
+    assert code == 0
+    assert "10.1038/s41597-024-04214-y" in said
+    code, _, error = geosr("data", "show", "sen2nap")
+    assert code == 2
+    assert "did you mean 'sen2naip'?" in error
+
+
+def test_a_config_trains_from_a_prepared_store(geosr, small_store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny = ("Generator.n_channels=8", "Generator.n_blocks=1", "Data.patch_size=16", "Data.train_batch_size=2")
+    steps = ("Training.max_steps=2", "Training.val_every=2", "Training.accelerator=cpu", "Data.val_patches=3")
+    code, said, error = geosr("train", "-c", "config_20m.yaml", f"Data.root={small_store}", *tiny, *steps, "-q")
+    assert code == 0, error
+    assert said.strip().endswith("s2-rgbn-x2.safetensors")
+    code, _, error = geosr("train", f"Data.root={small_store}", *tiny, "Data.patch_size=40", "-q")
+    assert code == 1
+    assert "has patches of 64 HR pixels" in error

@@ -598,7 +598,7 @@ def test_a_ready_table_is_used_as_it_is(pair):
     some = made.select(np.arange(5))
     assert list(pairs(pair, table=some).table) == list(some)
     assert list(pairs(pair, size=8, table=some).table) == list(some)
-    with pytest.raises(ConfigError, match="a table of patches of 16 pixels .* holds none of 32 pixels"):
+    with pytest.raises(ConfigError, match=r"a table of patches of 16 pixels .* holds none of 32 pixels"):
         pairs(pair, size=32, table=some)
     with pytest.raises(ConfigError, match="comes with its own split"):
         pairs(pair, table=some, split=BlockSplit())

@@ -91,7 +91,7 @@ def test_decimals_in_a_header_are_no_misfit():
 
 @pytest.fixture
 def folders(make_raster, tmp_path):
-    """Folders of two LR and two HR coordinate files; HR reaches less far than LR and starts inside an LR pixel's row."""
+    """Folders of two LR and two HR coordinate files; HR reaches less far than LR and starts beside it."""
     for place, left in (("a", 0), ("b", 300)):
         for name, height, width, top, side, step in (("lr", 40, 40, 0, 0, 2), ("hr", 60, 70, 4, 6, 1)):
             (tmp_path / name).mkdir(exist_ok=True)

@@ -423,14 +423,13 @@ def test_a_decimated_read_describes_a_large_scene(make_raster):
         assert scene._sample.size < 512 * 512
 
 
-def test_a_scene_without_crs_opens_with_one_warning_of_our_own(make_raster, dn, caplog):
+def test_a_scene_without_crs_opens_without_a_warning_of_rasterio(make_raster, dn, caplog):
     path = make_raster(dn, crs=None, transform=None, scale=1e-4)
     with caplog.at_level(logging.WARNING, "geosr"), open_scene(path) as scene:
         assert scene.geobox.crs is None
         assert resolution_m(scene.geobox) is None
         assert scene.read((slice(2, 5), slice(3, 9))).geobox.affine == Affine.translation(3, 2)
-    assert [record.name.split(".")[0] for record in caplog.records] == ["geosr"]
-    assert "no coordinate reference system" in caplog.text
+    assert not caplog.records  # whoever writes an output without CRS says so
 
 
 def test_degrees_become_metres_at_the_latitude_of_the_scene(shared_data):

@@ -146,6 +146,8 @@ def predict(
             )
         )
         check_target(target, scene.paths, overwrite=overwrite)
+        if scene.geobox.crs is None:
+            log.warning("%s has no coordinate reference system; its output will have none", scene.name)
         if preview is not None:
             check_target(Path(preview), [*scene.paths, os.fspath(target)], overwrite=True)
         if isinstance(model, SuperResolver):

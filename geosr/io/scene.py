@@ -107,8 +107,6 @@ class Scene:
     def _inspect(self, bands: Sequence[str] | None) -> None:
         """Collect every fact without reading a pixel."""
         first = self._source(self.paths[0])
-        if first.geobox.crs is None:
-            logger.warning("%s has no coordinate reference system; its output will have none", first.name)
         more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
         self.name = first.name + more
         self.geobox = first.geobox
