@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd, isfinite
+from typing import NamedTuple
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -15,6 +16,9 @@ BLOCK = 512
 
 Window = tuple[slice, slice]
 """Rows and columns, counted in pixels."""
+
+TOLERANCE = 0.01
+"""HR pixels that two grids may disagree by anywhere: what decimals in a file's header leave over."""
 
 
 def finer(geobox: GeoBox, scale: int) -> GeoBox:
@@ -157,3 +161,74 @@ def scaled(window: Window, scale: int) -> Window:
 def size(window: Window) -> tuple[int, int]:
     """Height and width of a window."""
     return window[0].stop - window[0].start, window[1].stop - window[1].start
+
+
+class GridPair(NamedTuple):
+    """What two grids have in common, in whole LR pixels."""
+
+    scale: int
+    """HR pixels per LR pixel along each axis."""
+    hr: Window
+    """The common part in HR pixels."""
+    lr: Window
+    """The common part in LR pixels."""
+
+
+def pair_grids(
+    hr: GeoBox, lr: GeoBox, *, hr_name: str = "the HR image", lr_name: str = "the LR image", scale: int | None = None
+) -> GridPair:
+    """The whole LR pixels that both grids cover, as windows of both.
+
+    Args:
+        hr: Grid of the HR image.
+        lr: Grid of the LR image.
+        hr_name: What the message calls the HR image.
+        lr_name: What the message calls the LR image.
+        scale: The scale wanted; by default whatever it is.
+
+    Raises:
+        GridError: The HR grid does not sit on the LR grid, or they have no pixel in common.
+
+    >>> coarse = GeoBox((5, 5), Affine(20, 0, 100, 0, -20, 200), "EPSG:32633")
+    >>> pair_grids(GeoBox((9, 9), Affine(10, 0, 110, 0, -10, 200), "EPSG:32633"), coarse)
+    GridPair(scale=2, hr=(slice(0, 8, None), slice(1, 9, None)), lr=(slice(0, 4, None), slice(1, 5, None)))
+    """
+    to_hr = ~hr.affine * lr.affine
+    found = max(round(to_hr.a), 2)
+    column, row = round(to_hr.c), round(to_hr.f)
+    height, width = lr.shape
+    apart = max(
+        abs(there - (start + found * here))
+        for x, y in ((0, 0), (width, 0), (0, height), (width, height))
+        for there, start, here in zip(to_hr * (x, y), (column, row), (x, y), strict=True)
+    )
+    if hr.crs != lr.crs or apart > TOLERANCE or scale not in (None, found):
+        raise GridError(_misfit(hr, lr, hr_name, lr_name, scale or found))
+    rows, columns = (
+        slice(max(-(start // found), 0), min((fine - start) // found, coarse))
+        for start, fine, coarse in ((row, hr.shape[0], height), (column, hr.shape[1], width))
+    )
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        raise GridError(f"{hr_name} {tuple(hr.boundingbox)} and {lr_name} {tuple(lr.boundingbox)} share no LR pixel")
+    hr_window = tuple(
+        slice(start + found * part.start, start + found * part.stop) for start, part in ((row, rows), (column, columns))
+    )
+    return GridPair(found, hr_window, (rows, columns))  # type: ignore[arg-type]
+
+
+def _misfit(hr: GeoBox, lr: GeoBox, hr_name: str, lr_name: str, scale: int) -> str:
+    """What is wrong with two grids, and the command that puts the finer on the coarser."""
+
+    def tell(grid: GeoBox) -> str:
+        a, b, c, d, e, f = grid.affine[:6]
+        turned = "" if b == d == 0 else f", turned ({b:.10g}, {d:.10g})"
+        return f"origin ({c:.10g}, {f:.10g}), pixel {a:.10g} x {e:.10g}{turned}, {grid.crs or 'no CRS'}"
+
+    a, _, _, _, e, _ = lr.affine[:6]
+    to = f"-t_srs {lr.crs} " if lr.crs is not None else ""
+    bounds = " ".join(f"{edge:.12g}" for edge in lr.boundingbox)
+    return (
+        f"{hr_name} does not sit on the grid of {lr_name} (scale {scale}):\n  HR {tell(hr)}\n  LR {tell(lr)}\n"
+        f"  an LR pixel must hold {scale} x {scale} whole HR pixels; put HR on the LR grid:\n"
+        f"  gdalwarp {to}-tr {abs(a) / scale:.12g} {abs(e) / scale:.12g} -te {bounds} -r cubic {hr_name} aligned.tif"
+    )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geosr.config import Config
-from geosr.data.datamodule import SMALLEST_SCENE, GeoSRDataModule, Patches, WholeScenes, filled, separate
+from geosr.data.datamodule import SMALLEST_SCENE, GeoSRDataModule, Patches, WholeScenes, separate
 from geosr.data.patches import PatchTable
 from geosr.degrade import PSF, degrade
 from geosr.errors import ConfigError
@@ -254,13 +254,6 @@ def test_patches_to_validate_on_come_once_for_each_cell(limit, stride):
     chosen = separate(PatchTable(16, 0 * ones, rows, columns, ones, ones, ones), limit)
     cells = {(row // 16, column // 16) for row, column in zip(chosen.row, chosen.column, strict=True)}
     assert len(chosen) == len(cells) == min(limit, 7 * 5)
-
-
-def test_invalid_pixels_do_not_blur_into_the_rest():
-    image = torch.full((1, 2, 8, 8), 0.3)
-    valid = torch.ones((1, 8, 8), dtype=torch.bool)
-    valid[0, :3] = False
-    torch.testing.assert_close(filled(image * valid, valid), image)
 
 
 def test_whole_scenes_count_their_valid_pixels(scenes):

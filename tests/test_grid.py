@@ -16,6 +16,7 @@ from geosr.grid import (
     aligned_core,
     finer,
     grow,
+    pair_grids,
     relative,
     scaled,
     size,
@@ -236,3 +237,74 @@ def test_degrees_cannot_be_found_on_a_grid_without_crs():
     assert window_of_bounds(geobox, BoundingBox(3, 5, 10, 20)) == (slice(5, 20), slice(3, 10))
     with pytest.raises(GridError, match="no coordinate reference system"):
         window_of_bounds(geobox, box(3, 5, 10, 20, "EPSG:4326"))
+
+
+def grid(shape, *, x=400_000.0, y=5_000_000.0, pixel=10.0, crs="EPSG:32633"):
+    return GeoBox(shape, Affine(pixel, 0, x, 0, -pixel, y), crs)
+
+
+@given(
+    scale=st.integers(2, 5),
+    row=st.integers(-40, 40),
+    column=st.integers(-40, 40),
+    hr=st.tuples(st.integers(20, 60), st.integers(20, 60)),
+    lr=st.tuples(st.integers(10, 30), st.integers(10, 30)),
+)
+def test_the_common_part_is_every_lr_pixel_that_hr_covers(scale, row, column, hr, lr):
+    coarse = grid(lr, pixel=10.0 * scale)
+    fine = grid(hr, x=400_000 + 10 * column, y=5_000_000 - 10 * row)
+    covered = [
+        [
+            row <= i * scale
+            and (i + 1) * scale <= row + hr[0]
+            and column <= j * scale
+            and (j + 1) * scale <= column + hr[1]
+            for j in range(lr[1])
+        ]
+        for i in range(lr[0])
+    ]
+    if not np.any(covered):
+        with pytest.raises(GridError, match="share no LR pixel"):
+            pair_grids(fine, coarse)
+        return
+    pair = pair_grids(fine, coarse)
+    assert pair.scale == scale
+    rows, columns = np.nonzero(covered)
+    assert pair.lr == (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    for part, coarse_part, start in zip(pair.hr, pair.lr, (row, column), strict=True):
+        assert part == slice(coarse_part.start * scale - start, coarse_part.stop * scale - start)
+
+
+@pytest.mark.parametrize(
+    ("fine", "scale"),
+    [
+        (grid((40, 40), x=400_005), None),  # half a pixel beside
+        (grid((40, 40), y=5_000_000.3), None),  # far less than a pixel, and still beside
+        (grid((40, 40), pixel=8.5), None),
+        (grid((40, 40), pixel=10.02), None),
+        (grid((40, 40), pixel=20.0), None),  # not finer
+        (grid((40, 40), crs="EPSG:32632"), None),
+        (grid((40, 40)), 4),
+        (GeoBox((40, 40), UTM.affine * Affine.rotation(1), "EPSG:32633"), None),
+            GeoBox((40, 40), Affine.translation(4e5, 5e6) * Affine.rotation(1) * Affine.scale(10, -10), "EPSG:32633"),
+            None,
+        ),
+        (GeoBox((40, 40), Affine(10, 0, 4e5, 0, 10, 5e6 - 400), "EPSG:32633"), None),  # south up
+    ],
+)
+def test_an_hr_grid_beside_the_lr_grid_is_refused_with_origins_and_remedy(fine, scale):
+    coarse = grid((20, 20), pixel=20.0)
+    with pytest.raises(GridError) as refused:
+        pair_grids(fine, coarse, hr_name="fine.tif", lr_name="coarse.tif", scale=scale)
+    message = str(refused.value)
+    assert "fine.tif does not sit on the grid of coarse.tif" in message
+    for affine in (fine.affine, coarse.affine):
+        assert f"origin ({affine.c:.10g}, {affine.f:.10g}), pixel {affine.a:.10g}" in message
+    assert f"-tr {20 / (scale or 2):g} {20 / (scale or 2):g} -te 400000 4999600 400400 5000000" in message
+    assert message.endswith("-r cubic fine.tif aligned.tif")
+
+
+def test_decimals_in_a_header_are_no_misfit():
+    coarse = grid((500, 500), x=15.0, y=50.0, pixel=0.0001798561, crs="EPSG:4326")
+    fine = grid((1000, 1000), x=15.000000000001, y=50.0, pixel=0.00008992805, crs="EPSG:4326")
+    assert pair_grids(fine, coarse).scale == 2

@@ -22,7 +22,7 @@ class DataSection:
     train_scenes: list[str] = field(default_factory=list)
     """HR rasters to train on; globs are allowed."""
     val_scenes: list[str] = field(default_factory=list)
-    """HR rasters to validate on; no place of theirs may be in the training scenes. None: ``split`` keeps some blocks."""
+    """HR rasters to validate on, none of whose places may be trained on. Without any, ``split`` keeps some blocks."""
     exclude: dict[str, list[int]] = field(default_factory=dict)
     """Windows kept out of training: scene -> [row, column, height, width], in HR pixels."""
     val_windows: dict[str, list[int]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class DataSection:
     min_valid: float = 1.0
     """Smallest share of valid pixels in a patch."""
     cache: str = "none"
-    """none, or memory: scenes are decoded once, into memory that all workers share."""
+    """none, or memory: scenes are decoded once, and patches cut by the process that trains; workers are not needed."""
     train_batch_size: int = 16
     val_batch_size: int = 8
     num_workers: int = 0

@@ -11,12 +11,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from geosr.config.schema import Config
 from geosr.data import augment
+from geosr.data.batches import collate
 from geosr.data.datasets import GeoPairDataset, SceneDataset
 from geosr.data.patches import PatchTable, SceneFiles
 from geosr.data.samplers import PatchSampler
 from geosr.data.scenes import select_scenes, without_lr
 from geosr.data.splits import BlockSplit, hashed
 from geosr.degrade import PSF, PairPool, build_degradation, degrade, nominal_mtf
+from geosr.degrade.masks import coarse_valid, filled
 from geosr.errors import ConfigError
 from geosr.io.scene import open_scene, resolution_m
 
@@ -179,12 +181,13 @@ class GeoSRDataModule(L.LightningDataModule):
 
     def _loader(self, dataset: Dataset[Batch], **how: Any) -> DataLoader[Batch]:
         data = self.config.Data
-        if data.num_workers:
+        # To cut a patch out of memory takes less time than to hand it from one process to another.
+        workers = 0 if data.cache == "memory" else data.num_workers
+        if workers:
             how |= {"prefetch_factor": data.prefetch_factor, "persistent_workers": data.persistent_workers}
             how |= {"multiprocessing_context": data.start_method}
-        return DataLoader(
-            dataset, num_workers=data.num_workers, pin_memory=data.pin_memory and torch.cuda.is_available(), **how
-        )
+        pinned = data.pin_memory and torch.cuda.is_available()
+        return DataLoader(dataset, num_workers=workers, collate_fn=collate, pin_memory=pinned, **how)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """The batch on its device, complete: augmented and degraded for training, degraded alone for validation."""
@@ -198,7 +201,8 @@ class GeoSRDataModule(L.LightningDataModule):
         """The batch with the LR images of the point-spread function alone, where it has none."""
         if "lr" in batch:
             return batch
-        return {**batch, "lr": degrade(filled(batch["hr"], batch["valid"]), self.psf), **self._lr_valid(batch)}
+        lr = degrade(filled(batch["hr"], batch["valid"]), self.psf)
+        return {**batch, "lr": lr, "lr_valid": coarse_valid(batch["valid"], self.scale)}
 
     def augmented(self, batch: Batch, generator: Generator) -> Batch:
         """The batch as training sees it: other orientations, gains and degradations for each generator."""
@@ -210,18 +214,13 @@ class GeoSRDataModule(L.LightningDataModule):
             batch = augment.gain(batch, generator, limit=data.band_gain, per_band=True)
         if "lr" not in batch:
             lr, _ = self.degradation(filled(batch["hr"], batch["valid"]), generator=generator)
-            batch = {**batch, "lr": lr, **self._lr_valid(batch)}
+            batch = {**batch, "lr": lr, "lr_valid": coarse_valid(batch["valid"], self.scale)}
         if data.noise:
             batch = augment.noise(batch, generator, deviation=data.noise)
         if data.cutblur:
             batch = augment.cutblur(batch, generator, probability=data.cutblur)
         names = tuple(batch)
         return dict(zip(names, self.pool.exchange(*batch.values(), generator=generator), strict=True))
-
-    def _lr_valid(self, batch: Batch) -> Batch:
-        """LR pixels that are made of valid HR pixels only."""
-        valid = batch["valid"].unflatten(-2, (-1, self.scale)).unflatten(-1, (-1, self.scale))
-        return {"lr_valid": valid.all(-1).all(-2)}
 
     def state_dict(self) -> dict[str, Any]:
         """How many batches were made, so that a run goes on where it stopped."""
@@ -289,19 +288,6 @@ def separate(table: PatchTable, limit: int) -> PatchTable:
     first = np.sort(np.unique(cells, axis=0, return_index=True)[1])
     spread = np.unique(np.linspace(0, len(first) - 1, min(limit, len(first))).astype(int))
     return table.select(first[spread])
-
-
-def filled(image: Tensor, valid: Tensor) -> Tensor:
-    """The image with the mean of its valid pixels, band by band, where it is not valid: it does not blur into the rest.
-
-    >>> filled(torch.tensor([[[[1.0, 3.0, 0.0]]]]), torch.tensor([[[True, True, False]]])).flatten().tolist()
-    [1.0, 3.0, 2.0]
-    """
-    if valid.all():
-        return image
-    mask = valid.unsqueeze(1)
-    mean = (image * mask).sum((-2, -1), keepdim=True) / mask.sum((-2, -1), keepdim=True).clamp(min=1)
-    return torch.where(mask, image, mean)
 
 
 def _several(count: int, one: str, more: str | None = None) -> str:

@@ -21,11 +21,10 @@ from torchgeo.datasets import GeoDataset, IntersectionDataset
 
 from geosr.data.batches import Samples, empty_tensor
 from geosr.data.opened import Decoded, DecodedScenes, OpenScenes, open_paths, require_memory
-from geosr.data.pairs import TOLERANCE, pair_grids
 from geosr.data.patches import Patch, PatchTable, SceneFiles, scan_patches
 from geosr.data.splits import BlockSplit, split_patches
 from geosr.errors import ConfigError, GridError
-from geosr.grid import Window
+from geosr.grid import TOLERANCE, Window, pair_grids
 
 _MASKS = {"hr": "valid", "lr": "lr_valid"}
 _ALL = np.ones((1, 1), bool)

@@ -16,6 +16,7 @@ from geosr import __version__
 from geosr.config.degradation import DegradationSection
 from geosr.data.coarsen import coarser
 from geosr.degrade import build_degradation
+from geosr.degrade.masks import coarse_valid, filled
 from geosr.degrade.steps import Parameters
 from geosr.errors import GridError, OutputError
 from geosr.io.cog import BlockFile, Profile, add_overviews, blocks_of, encode, verify, write_cog
@@ -76,9 +77,9 @@ def degrade_scene(
     degradation = build_degradation(section, scale=scale, bands=hr.bands)
     generator = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
-        image, parameters = degradation(torch.from_numpy(_filled(hr))[None], generator=generator)
-    under = hr.valid.reshape(height // scale, scale, width // scale, scale)
-    valid = np.asarray(under.all(axis=(1, 3)))
+        image = filled(torch.from_numpy(hr.array)[None], torch.from_numpy(hr.valid)[None])
+        image, parameters = degradation(image, generator=generator)
+    valid = coarse_valid(torch.from_numpy(hr.valid)[None], scale)[0].numpy()
     lr = Raster(
         array=np.where(valid, image[0].numpy(), np.float32(np.nan)),
         valid=valid,
@@ -88,15 +89,6 @@ def degrade_scene(
     )
     _write(lr, target, tags={"GEOSR_VERSION": __version__, "GEOSR_SOURCE": scene.name, "GEOSR_DEGRADED": section.type})
     return Degraded(hr, lr, parameters)
-
-
-def _filled(raster: Raster) -> np.ndarray:
-    """Reflectance with the mean of a band where it is not valid, so that nothing blurs into the rest."""
-    if raster.valid.all():
-        return raster.array
-    known = raster.array[:, raster.valid]
-    mean = known.mean(axis=1) if known.size else np.zeros(len(raster.bands), np.float32)
-    return np.where(raster.valid, raster.array, mean[:, None, None])
 
 
 def _write(raster: Raster, target: Path, *, tags: dict[str, str]) -> None:

@@ -18,7 +18,7 @@ from geosr.data.coarsen import as_fraction, coarser
 from geosr.data.sources import Encoding, Skipped, Source
 from geosr.data.splits import BlockSplit
 from geosr.errors import GeosrError, GridError, InputError, UsageError
-from geosr.grid import Window, window_of_bounds
+from geosr.grid import Window, pair_grids, window_of_bounds
 from geosr.radiometry import Radiometry
 
 
@@ -178,8 +178,6 @@ def _images(source: Source, options: Options) -> tuple[dict[str, Image], int | N
     if not files.lr:
         image = Image(files.hr, source.names, source.encoding, window, files.exclude, geobox[window], radiometry)
         return {"hr": image}, None
-    from geosr.data.pairs import pair_grids  # imports torch, which scenes without LR images do without
-
     with source.encoding.open(files.lr) as lr:
         lr.select(options.bands)
         low, coarse = lr.band_radiometry(options.bands), lr.geobox
