@@ -100,8 +100,9 @@ class Radiometry:
         valid = self.valid(dn) if valid is None else valid
         # (DN + offset / scale) / (1 / scale): no digits are lost where DN * scale and offset nearly cancel, and 10000,
         # unlike 1e-4, is exact in binary.
-        reflectance = np.add(dn, np.float32(self.offset / self.scale), out=out, dtype=np.float32, casting="same_kind")
-        reflectance /= np.float32(1 / self.scale)
+        if self.offset:
+            dn = np.add(dn, np.float32(self.offset / self.scale), out=out, dtype=np.float32, casting="same_kind")
+        reflectance = np.divide(dn, np.float32(1 / self.scale), out=out, dtype=np.float32, casting="same_kind")
         if not valid.all():
             reflectance[:, ~valid] = np.nan
         return reflectance

@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
-from zarr.codecs import ZstdCodec
 from zarr.errors import BaseZarrError
 from zarr.storage import LocalStore
 
 from geosr.errors import GridError, InputError, OutputError, UsageError
 from geosr.grid import Window, size
 from geosr.io import cf
-from geosr.io.shards import ShardedArray
+from geosr.io.shards import ShardedArray, compression
 from geosr.io.source import StoredBand, unreadable
 from geosr.radiometry import Radiometry
 
@@ -98,7 +97,7 @@ def create_zarr(
     """A new raster group whose pixels are written window by window.
 
     It is a Zarr v3 group with the array ``reflectance`` (digital numbers; one chunk holds all bands of ``chunk`` x
-    ``chunk`` pixels, zstd with checksums), pixel-centre coordinates ``x`` and ``y`` and a grid mapping ``spatial_ref``.
+    ``chunk`` pixels, Blosc with checksums), pixel-centre coordinates ``x`` and ``y`` and a grid mapping ``spatial_ref``.
 
     Args:
         path: ``store.zarr``, or ``store.zarr/group/sub``; groups on the way are made.
@@ -127,7 +126,8 @@ def create_zarr(
             dtype=radiometry.dtype,
             chunks=(len(bands), chunk, chunk),
             shards=None if shard == chunk else (len(bands), height, width),
-            compressors=ZstdCodec(level=1, checksum=True),
+            # Readers that know no shards know no checksums either (GDAL before 3.13).
+            compressors=compression(radiometry.dtype)[: 1 if shard == chunk else 2],
             fill_value=0 if radiometry.nodata is None else radiometry.nodata,
             dimension_names=("band", "y", "x"),
             attributes={**cf.encoding_attributes(radiometry), "long_name": list(bands), _COMPLETE: True},
