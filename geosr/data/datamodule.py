@@ -20,6 +20,7 @@ from geosr.data.splits import BlockSplit, hashed
 from geosr.degrade import PSF, PairPool, build_degradation, degrade, nominal_mtf
 from geosr.degrade.masks import coarse_valid, filled
 from geosr.errors import ConfigError
+from geosr.io.raster import Raster
 from geosr.io.scene import open_scene, resolution_m
 
 SMALLEST_SCENE = 32
@@ -276,10 +277,14 @@ class WholeScenes(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         files = self.scenes[index]
         with open_scene(files.hr) as scene:
-            raster = scene.read(files.window, self.bands)
-        height, width = (length // self.scale * self.scale for length in raster.valid.shape)
-        hr, valid = np.nan_to_num(raster.array[:, :height, :width]), raster.valid[:height, :width]
-        return {"hr": torch.from_numpy(hr), "valid": torch.from_numpy(valid)}
+            return whole_scene(scene.read(files.window, self.bands), self.scale)
+
+
+def whole_scene(raster: Raster, scale: int) -> Batch:
+    """``hr`` reflectance (band, y, x) and ``valid`` (y, x), cut to a multiple of ``scale``; invalid pixels are 0."""
+    height, width = (length // scale * scale for length in raster.valid.shape)
+    hr = np.nan_to_num(raster.array[:, :height, :width])
+    return {"hr": torch.from_numpy(hr), "valid": torch.from_numpy(raster.valid[:height, :width])}
 
 
 def separate(table: PatchTable, limit: int) -> PatchTable:

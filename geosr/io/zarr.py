@@ -97,7 +97,7 @@ def create_zarr(
     """A new raster group whose pixels are written window by window.
 
     It is a Zarr v3 group with the array ``reflectance`` (digital numbers; one chunk holds all bands of ``chunk`` x
-    ``chunk`` pixels, Blosc with checksums), pixel-centre coordinates ``x`` and ``y`` and a grid mapping ``spatial_ref``.
+    ``chunk`` pixels), pixel-centre coordinates ``x`` and ``y`` and a grid mapping ``spatial_ref``.
 
     Args:
         path: ``store.zarr``, or ``store.zarr/group/sub``; groups on the way are made.

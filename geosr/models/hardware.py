@@ -41,7 +41,7 @@ def keep_freed_memory() -> None:
     """Let the C library keep freed memory for the next tensor, instead of handing it back and faulting it in again.
 
     glibc unmaps every freed block of several megabytes at once. A network on a CPU frees one per layer, and mapping
-    the next one costs a quarter of the time. Larger blocks, such as whole SR tiles, still go back at once. Elsewhere
+    the next one costs a quarter of the time. Still larger ones go back at once. Elsewhere
     than on glibc this does nothing.
 
     References:
@@ -49,8 +49,8 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 96 * 2**20)
+        libc.mallopt(_M_MMAP_THRESHOLD, 128 * 2**20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 192 * 2**20)
 
 
 class FreedMemory:
