@@ -51,7 +51,7 @@ def main() -> None:
         rows = measure(args.scene, Path(folder), batches=args.batches, rounds=args.rounds)
     for row in rows:
         print(f"{row['route']:<18} {row['patches_per_second']:8.0f} patches/s {row['ratio']:6.1f} x  {row['target']}")
-    print(json.dumps(rows))
+    print(json.dumps({"routes": rows}))
 
 
 def measure(scene: Path, work: Path, *, batches: int = 12, rounds: int = 3) -> list[dict[str, Any]]:
