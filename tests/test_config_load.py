@@ -167,3 +167,10 @@ def test_what_is_not_allowed_is_refused_wherever_it_comes_from(folder):
         load_config(write(folder, "Training: {max_steps: 0}"))
     with pytest.raises(ConfigError, match=r"Training\.max_steps is -3; allowed is at least 1"):
         load_config("config_demo.yaml", ["Training.max_steps=-3"])
+
+
+def test_an_empty_mapping_clears_what_the_file_has():
+    assert load_config("config_20m.yaml").Data.exclude
+    assert load_config("config_20m.yaml", ["Data.exclude={}"]).Data.exclude == {}
+    with pytest.raises(ConfigError, match="Data.excluded"):
+        load_config("config_20m.yaml", ["Data.excluded={}"])

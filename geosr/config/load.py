@@ -54,6 +54,10 @@ def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
         given = OmegaConf.from_dotlist(list(overrides))
     except (YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(f"{' '.join(overrides)} is not Section.key=value with a YAML value: {error}") from error
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if value.strip() == "{}":  # merging would keep what the file has in this mapping
+            OmegaConf.update(loaded, key, {}, merge=False)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Config), loaded, given)
         config = cast(Config, OmegaConf.to_object(merged))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
+from zarr.codecs import ZstdCodec
 from zarr.errors import BaseZarrError
 from zarr.storage import LocalStore
 
@@ -126,8 +127,8 @@ def create_zarr(
             dtype=radiometry.dtype,
             chunks=(len(bands), chunk, chunk),
             shards=None if shard == chunk else (len(bands), height, width),
-            # Readers that know no shards know no checksums either (GDAL before 3.13).
-            compressors=compression(radiometry.dtype)[: 1 if shard == chunk else 2],
+            # Readers that know no shards (GDAL before 3.13) know no checksum but that of zstd.
+            compressors=ZstdCodec(level=1, checksum=True) if shard == chunk else compression(radiometry.dtype),
             fill_value=0 if radiometry.nodata is None else radiometry.nodata,
             dimension_names=("band", "y", "x"),
             attributes={**cf.encoding_attributes(radiometry), "long_name": list(bands), _COMPLETE: True},
