@@ -262,7 +262,7 @@ def _check_pixels(store: Store, number: int, hr: Scene) -> list[str]:
             valid = valid & low.repeat(store.scale, 0).repeat(store.scale, 1)
         for index in here[table.row[here] == top]:
             column = int(table.column[index])
-            share = valid[:, column : column + table.size].mean()
+            share = float(valid[:, column : column + table.size].mean())
             wrong += abs(share - float(table.valid[index])) > 1e-4
     if lr is not None:
         lr.close()
