@@ -7,7 +7,7 @@ from geosr.config import Config, find_config, load_config
 from geosr.config.load import shipped_configs
 from geosr.errors import ConfigError
 
-SHIPPED = ["config_10m.yaml", "config_20m.yaml", "config_demo.yaml"]
+SHIPPED = ["config_10m.yaml", "config_20m.yaml", "config_demo.yaml", "config_own.yaml"]
 
 
 @pytest.fixture

@@ -177,6 +177,14 @@ def test_every_shipped_config_starts(here, shared_data, name, precision):
     assert spec.scale == {"config_10m.yaml": 4}.get(name, 2)
 
 
+def test_the_config_for_own_scenes_needs_a_folder_and_nothing_else(here):
+    (here / "scenes").mkdir()
+    (here / "scenes" / "a.tif").symlink_to(demo_scene())
+    settings = [*SHRUNK, "Training.max_steps=2", "Data.split_block=1000", "Data.val_patches=4"]
+    spec = load_model(train("config_own.yaml", ["Data.root=scenes", *settings], quiet=True)).spec
+    assert spec.provenance["scenes"] == {"train": ["a.tif"], "val": []}
+
+
 def test_the_demo_config_teaches_and_tests_on_different_pixels():
     data = GeoSRDataModule(load_config("config_demo.yaml"))
     assert data.patches.row.min() == 256
