@@ -158,6 +158,18 @@ def scaled(window: Window, scale: int) -> Window:
     return rows, columns
 
 
+def coarsened(window: Window, scale: int) -> Window:
+    """The window on a grid with one ``scale``-th of the pixels, of which it holds whole ones."""
+    rows, columns = (slice(part.start // scale, part.stop // scale) for part in window)
+    return rows, columns
+
+
+def moved(window: Window, down: int, right: int) -> Window:
+    """The window that many rows further down and columns further to the right."""
+    rows, columns = (slice(part.start + by, part.stop + by) for part, by in zip(window, (down, right), strict=True))
+    return rows, columns
+
+
 def size(window: Window) -> tuple[int, int]:
     """Height and width of a window."""
     return window[0].stop - window[0].start, window[1].stop - window[1].start

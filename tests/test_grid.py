@@ -14,8 +14,10 @@ from geosr.grid import (
     BLOCK,
     TilePlan,
     aligned_core,
+    coarsened,
     finer,
     grow,
+    moved,
     pair_grids,
     relative,
     scaled,
@@ -305,3 +307,15 @@ def test_decimals_in_a_header_are_no_misfit():
     coarse = grid((500, 500), x=15.0, y=50.0, pixel=0.0001798561, crs="EPSG:4326")
     fine = grid((1000, 1000), x=15.000000000001, y=50.0, pixel=0.00008992805, crs="EPSG:4326")
     assert pair_grids(fine, coarse).scale == 2
+
+
+@given(
+    start=st.tuples(st.integers(0, 50), st.integers(0, 50)),
+    sides=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    scale=st.integers(1, 6),
+)
+def test_what_is_moved_or_scaled_comes_back(start, sides, scale):
+    window = tuple(slice(first, first + side) for first, side in zip(start, sides, strict=True))
+    origin = tuple(slice(first, None) for first in start)
+    assert moved(relative(window, origin), *start) == window
+    assert coarsened(scaled(window, scale), scale) == window

@@ -24,7 +24,7 @@ from geosr.data.opened import Decoded, DecodedScenes, OpenScenes, open_paths, re
 from geosr.data.patches import Patch, PatchTable, SceneFiles, scan_patches
 from geosr.data.splits import BlockSplit, split_patches
 from geosr.errors import ConfigError, GridError
-from geosr.grid import TOLERANCE, Window, pair_grids
+from geosr.grid import TOLERANCE, Window, coarsened, moved, pair_grids
 
 _MASKS = {"hr": "valid", "lr": "lr_valid"}
 _ALL = np.ones((1, 1), bool)
@@ -158,9 +158,9 @@ class SceneDataset(GeoDataset):
                 images[name] = replace(images[name], row=start[0], column=start[1], step=step)
             geobox = geobox[pair.hr]
         image = images["hr"]
-        exclude = tuple(_moved(window, -image.row, -image.column) for window in files.exclude)
+        exclude = tuple(moved(window, -image.row, -image.column) for window in files.exclude)
         unit = max(image.step for image in images.values())
-        used = _inside(_moved(files.window, -image.row, -image.column) if files.window else None, geobox, unit)
+        used = _inside(moved(files.window, -image.row, -image.column) if files.window else None, geobox, unit)
         height, width = (max(part.stop - part.start, 0) for part in used)
         if min(height, width) < self.size:
             raise ConfigError(
@@ -361,7 +361,7 @@ class SceneDataset(GeoDataset):
         image, valid = self._read(number, "hr", window)
         for name, other in self._sources[number].images.items():
             if name != "hr":
-                coarse = self._read(number, name, _coarser(window, other.step))[1]
+                coarse = self._read(number, name, coarsened(window, other.step))[1]
                 valid = valid & coarse.repeat(other.step, axis=0).repeat(other.step, axis=1)
         return valid, image.mean(axis=0)
 
@@ -401,9 +401,9 @@ class SceneDataset(GeoDataset):
             source, window = self._sources[keys[place].scene], self._window(keys[place])
             for name, image in source.images.items():
                 into = stacked[name][place].numpy()
-                masks[name][place].numpy()[:] = self._read(keys[place].scene, name, _coarser(window, image.step), into)[
-                    1
-                ]
+                masks[name][place].numpy()[:] = self._read(
+                    keys[place].scene, name, coarsened(window, image.step), into
+                )[1]
         return Samples(stacked | {_MASKS[name]: mask for name, mask in masks.items()})
 
     def _window(self, patch: Patch) -> Window:
@@ -428,8 +428,8 @@ class SceneDataset(GeoDataset):
             step = image.step
             mask = inside.reshape(shape[0] // step, step, shape[1] // step, step).all(axis=(1, 3))
             array, valid = np.zeros((len(image.bands), *mask.shape), np.float32), np.zeros(mask.shape, bool)
-            here = _coarser(_moved(common, -rows.start, -columns.start), step)
-            array[:, *here], valid[here] = self._read(number, name, _coarser(common, step))
+            here = coarsened(moved(common, -rows.start, -columns.start), step)
+            array[:, *here], valid[here] = self._read(number, name, coarsened(common, step))
             valid &= mask
             array *= valid
             sample |= {name: torch.from_numpy(array), _MASKS[name]: torch.from_numpy(valid)}
@@ -444,13 +444,13 @@ class SceneDataset(GeoDataset):
         source = self._sources[number]
         image = source.images[name]
         if decoded := self._memory.get((number, name)):
-            used = _coarser(source.used, image.step)
-            here = _moved(window, -used[0].start, -used[1].start)
+            used = coarsened(source.used, image.step)
+            here = moved(window, -used[0].start, -used[1].start)
             valid = decoded.valid.numpy()[here]
             # Pixels that are not valid become 0 below; on the way there they need not be NaN.
             array = decoded.radiometry.to_reflectance(decoded.dn.numpy()[:, *here], valid=_ALL, out=out)
         else:
-            raster = self._open[image.paths].read(_moved(window, image.row, image.column), image.bands)
+            raster = self._open[image.paths].read(moved(window, image.row, image.column), image.bands)
             array, valid = raster.array, _without(raster.valid, source.exclude, window, image.step)
             if out is not None:
                 out[:] = array
@@ -465,14 +465,14 @@ class SceneDataset(GeoDataset):
         shapes = {}
         for number, name in jobs:
             image = self._sources[number].images[name]
-            rows, columns = _coarser(self._sources[number].used, image.step)
+            rows, columns = coarsened(self._sources[number].used, image.step)
             shapes[number, name] = (len(image.bands), rows.stop - rows.start, columns.stop - columns.start)
         types = {job: np.dtype(self._sources[job[0]].images[job[1]].dtype) for job in jobs}
         needed = sum(math.prod(shapes[job][1:]) * (shapes[job][0] * types[job].itemsize + 1) for job in jobs)
         require_memory(needed, len(self._sources))
         for number, name in jobs:
             image, source = self._sources[number].images[name], self._sources[number]
-            rows, columns = _coarser(source.used, image.step)
+            rows, columns = coarsened(source.used, image.step)
             scene = self._open[image.paths]
             dn = torch.empty(shapes[number, name], dtype=torch.from_numpy(np.empty(0, types[number, name])).dtype)
             valid = torch.empty(shapes[number, name][1:], dtype=torch.bool)
@@ -480,7 +480,7 @@ class SceneDataset(GeoDataset):
             valid.share_memory_()
             for top in range(rows.start, rows.stop, 512):
                 strip = (slice(top, min(top + 512, rows.stop)), columns)
-                part = _moved(strip, image.row, image.column)
+                part = moved(strip, image.row, image.column)
                 into = slice(strip[0].start - rows.start, strip[0].stop - rows.start)
                 dn.numpy()[:, into] = scene.read_digital(part, image.bands)
                 known = scene.read(part, image.bands).valid
@@ -577,19 +577,6 @@ def _inside(window: Window | None, geobox: GeoBox, unit: int) -> Window:
         slice(-(-max(part.start, 0) // unit) * unit, min(part.stop, length) // unit * unit)
         for part, length in zip(wanted, (height, width), strict=True)
     )
-    return rows, columns
-
-
-def _moved(window: Window, rows: int, columns: int) -> Window:
-    return (
-        slice(window[0].start + rows, window[0].stop + rows),
-        slice(window[1].start + columns, window[1].stop + columns),
-    )
-
-
-def _coarser(window: Window, step: int) -> Window:
-    """The window in pixels of ``step`` HR pixels, which it is made of."""
-    rows, columns = (slice(part.start // step, part.stop // step) for part in window)
     return rows, columns
 
 

@@ -27,6 +27,7 @@ from geosr.grid import (
     aligned_core,
     finer,
     grow,
+    moved,
     relative,
     scaled,
     size,
@@ -364,22 +365,16 @@ def _load(job: _Job, scene: Scene, tiles: Sequence[Tile]) -> list[_Loaded]:
     bands = job.resolver.spec.bands
     loaded = []
     for tile in tiles:
-        raster = scene.read(_in_scene(tile.read, job.window), bands)
+        raster = scene.read(moved(tile.read, job.window[0].start, job.window[1].start), bands)
         lr, valid = raster.array, raster.valid
         if not valid.all() and valid.any():
             distance = fill_distance(job.tiles.halo)
             wide = grow(tile.read, distance, job.tiles.shape)
-            around = scene.read(_in_scene(wide, job.window), bands)
+            around = scene.read(moved(wide, job.window[0].start, job.window[1].start), bands)
             rows, columns = relative(tile.read, wide)
             lr = fill_invalid(around.array, around.valid, distance=distance)[:, rows, columns]
         loaded.append(_Loaded(tile, np.ascontiguousarray(lr), valid))
     return loaded
-
-
-def _in_scene(window: Window, area: Window) -> Window:
-    """A window of the area of interest, counted from the scene's first pixel."""
-    rows, columns = (slice(w.start + a.start, w.stop + a.start) for w, a in zip(window, area, strict=True))
-    return rows, columns
 
 
 def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded]) -> list[NDArray[np.float32] | None]:
