@@ -1,4 +1,8 @@
 import multiprocessing
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geosr.config import Config
+from geosr.config import Config, load_config
 from geosr.data.datamodule import SMALLEST_SCENE, GeoSRDataModule, Patches, WholeScenes, separate
 from geosr.data.patches import PatchTable
 from geosr.degrade import PSF, degrade
@@ -261,3 +265,49 @@ def test_whole_scenes_count_their_valid_pixels(scenes):
 
     whole = WholeScenes([SceneFiles("val.tif", (str(scenes / "val.tif"),))], BANDS, 2)
     assert whole.pixels == 64 * 72 - 6
+
+
+RANKS = """
+import sys, warnings
+import lightning as L
+from geosr.config import load_config
+from geosr.data.datamodule import GeoSRDataModule
+from geosr.training.module import SuperResolution
+from geosr.training.run import build_model
+
+warnings.simplefilter("ignore")
+
+class Told(SuperResolution):
+    def training_step(self, batch, index):
+        for mean in batch["hr"].mean(dim=(1, 2, 3)).tolist():
+            sys.stdout.write(f"mean {mean:.9f}\\n")
+        return super().training_step(batch, index)
+
+config = load_config(
+    "config_demo.yaml",
+    [
+        "Training.max_steps=2", "Generator.n_channels=8", "Generator.n_blocks=1", "Data.gain=1",
+        "Data.train_batch_size=4",
+    ],
+)
+data = GeoSRDataModule(config)
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+trainer = L.Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", use_distributed_sampler=False, max_steps=2, limit_val_batches=0,
+    **quiet
+)
+trainer.fit(Told(build_model(config, data), config), data)
+"""
+"""Two processes train together on the CPU and tell the mean of each patch that they see."""
+
+
+def test_two_processes_train_on_patches_of_their_own(tmp_path):
+    (tmp_path / "ranks.py").write_text(RANKS)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "ranks.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    means = sorted(map(float, re.findall(r"mean (\d\.\d{9})", done.stdout)))
+    data = GeoSRDataModule(load_config("config_demo.yaml", ["Training.max_steps=4", "Data.train_batch_size=4"]))
+    alone = [batch["hr"].mean(dim=(1, 2, 3)).tolist() for batch in data.train_dataloader()]
+    np.testing.assert_allclose(means, sorted(mean for batch in alone for mean in batch), atol=1e-6)

@@ -28,6 +28,8 @@ class SuperResolution(L.LightningModule):
         self.psf = PSF(config.Generator.scaling_factor, nominal_mtf(config.Degradation.sensor.mtf, config.Data.bands))
         average = get_ema_multi_avg_fn(config.Training.EMA.decay)
         self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if config.Training.EMA.enabled else None
+        if self.ema is not None:
+            self.ema.requires_grad_(False)  # several devices would wait for its gradients
 
     @property
     def best(self) -> Model:
