@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from math import gcd, isfinite
 from typing import NamedTuple
 
+import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, Geometry, box
 
@@ -168,6 +170,11 @@ def moved(window: Window, down: int, right: int) -> Window:
     """The window that many rows further down and columns further to the right."""
     rows, columns = (slice(part.start + by, part.stop + by) for part, by in zip(window, (down, right), strict=True))
     return rows, columns
+
+
+def upsample_mask(valid: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
+    """The mask (y, x) on the finer grid."""
+    return valid.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def size(window: Window) -> tuple[int, int]:

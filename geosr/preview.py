@@ -71,11 +71,7 @@ def write_preview(
     picture = _compose(
         rows, (("input, bicubic", f"super-resolved x{scale}"), ("zoom, bicubic", "zoom, super-resolved"))
     )
-    try:
-        picture.save(out, format="PNG")
-    except OSError as error:
-        raise OutputError(f"preview {out} cannot be written: {error.strerror or error}") from error
-    return Path(out)
+    return _save(picture, out)
 
 
 def _fit(height: int, width: int, step: float) -> tuple[int, int]:
@@ -173,6 +169,10 @@ def write_pair_preview(hr: Raster, lr: Raster, out: str | PathLike[str]) -> Path
             [_image(part, low, high).resize(shape[::-1], filter_) for part, filter_ in zip(pair, filters, strict=True)]
         )
     picture = _compose(rows, (("HR", f"LR, degraded x{scale}"), ("HR, zoom", "LR, zoom")))
+    return _save(picture, out)
+
+
+def _save(picture: Image.Image, out: str | PathLike[str]) -> Path:
     try:
         picture.save(out, format="PNG")
     except OSError as error:

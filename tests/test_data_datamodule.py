@@ -311,3 +311,11 @@ def test_two_processes_train_on_patches_of_their_own(tmp_path):
     data = GeoSRDataModule(load_config("config_demo.yaml", ["Training.max_steps=4", "Data.train_batch_size=4"]))
     alone = [batch["hr"].mean(dim=(1, 2, 3)).tolist() for batch in data.train_dataloader()]
     np.testing.assert_allclose(means, sorted(mean for batch in alone for mean in batch), atol=1e-6)
+
+
+def test_patches_of_another_size_share_the_decoded_scenes(make_config):
+    data = GeoSRDataModule(make_config(cache="memory"))
+    larger = data.train.resized(32)
+    assert larger[data.patches[0]]["hr"].shape == (4, 32, 32)
+    assert data.train[data.patches[0]]["hr"].shape == (4, 16, 16)
+    assert larger._memory is data.train._memory

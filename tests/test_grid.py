@@ -22,6 +22,7 @@ from geosr.grid import (
     relative,
     scaled,
     size,
+    upsample_mask,
     window_of_bounds,
 )
 from geosr.testing import assert_partition
@@ -319,3 +320,9 @@ def test_what_is_moved_or_scaled_comes_back(start, sides, scale):
     origin = tuple(slice(first, None) for first in start)
     assert moved(relative(window, origin), *start) == window
     assert coarsened(scaled(window, scale), scale) == window
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_the_mask_of_the_finer_grid_repeats_each_pixel(scale):
+    valid = np.random.default_rng(0).random((5, 7)) > 0.5
+    np.testing.assert_array_equal(upsample_mask(valid, scale), np.kron(valid, np.ones((scale, scale), bool)))

@@ -11,7 +11,7 @@ from torch import nn
 
 from geosr.errors import ModelError, UsageError
 from geosr.grid import finer
-from geosr.inference.superresolver import SuperResolver, load_model, upsample_mask
+from geosr.inference.superresolver import SuperResolver, load_model
 from geosr.io.raster import Raster
 from geosr.models import Model, ModelSpec, find_weights
 from geosr.radiometry import Radiometry
@@ -224,9 +224,3 @@ def test_a_declared_halo_is_taken_at_its_word(impulse):
         consistency_mtf=None,
     )
     assert SuperResolver(Model(measured), device="cpu").halo == 0
-
-
-@pytest.mark.parametrize("scale", [1, 2, 3])
-def test_the_mask_of_the_finer_grid_repeats_each_pixel(scale):
-    valid = np.random.default_rng(0).random((5, 7)) > 0.5
-    np.testing.assert_array_equal(upsample_mask(valid, scale), np.kron(valid, np.ones((scale, scale), bool)))

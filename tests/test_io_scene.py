@@ -441,3 +441,14 @@ def test_degrees_become_metres_at_the_latitude_of_the_scene(shared_data):
 
 def test_feet_become_metres():
     assert resolution_m(GeoBox((4, 4), Affine(10, 0, 0, 0, -10, 0), "EPSG:2263")) == pytest.approx(3.048, rel=1e-4)
+
+
+def test_numbers_and_mask_of_one_read_are_those_of_two(make_raster):
+    dn = np.random.default_rng(0).integers(0, 4, (2, 9, 11))
+    path = make_raster(dn, dtype="uint16", nodata=0, scale=1e-4, descriptions=["B02", "B03"])
+    window = slice(2, 9), slice(1, 8)
+    with open_scene(path) as scene:
+        numbers, valid = scene.read_masked(window, ["B03", "B02"])
+        np.testing.assert_array_equal(numbers, scene.read_digital(window, ["B03", "B02"]))
+        np.testing.assert_array_equal(valid, scene.read(window, ["B03", "B02"]).valid)
+    assert not valid.all()

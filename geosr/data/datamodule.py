@@ -112,8 +112,7 @@ class GeoSRDataModule(L.LightningDataModule):
         kept = separate(table.select(table.split == VAL), data.val_patches)
         if not len(kept):
             raise ConfigError("no patch is left to validate on; name Data.val_scenes, or give it a share of Data.split")
-        same = table.size == self.size
-        return Patches(self.train if same else self._dataset(self.selection.train, table.size, split=False), kept)
+        return Patches(self.train.resized(table.size), kept)
 
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Per-band mean and standard deviation of the valid reflectance of some training patches."""
@@ -134,7 +133,8 @@ class GeoSRDataModule(L.LightningDataModule):
     def describe(self) -> str:
         """What there is to train and validate on, a few lines."""
         data, table = self.config.Data, self.table
-        area = sum(self._area(scene) for scene in self.selection.train)
+        sides = [(geobox.shape, resolution_m(geobox)) for geobox in self.train.geoboxes]
+        area = sum(shape[0] * shape[1] * side**2 / 1e6 for shape, side in sides if side is not None)
         split = [int((table.split == part).sum()) for part in (TRAIN, VAL, TEST)]
         covered = f", {area:.1f} km²" if area else ""
         lines = [
@@ -145,12 +145,6 @@ class GeoSRDataModule(L.LightningDataModule):
             f"  train {split[0]:,}, validation {self.val}, test {split[2]:,}",
         ]
         return "\n".join(lines)
-
-    def _area(self, files: SceneFiles) -> float:
-        """Square kilometres of a scene, 0 where it has no place on Earth."""
-        with open_scene(files.hr) as scene:
-            side = resolution_m(scene.geobox)
-            return 0.0 if side is None else scene.geobox.shape[0] * scene.geobox.shape[1] * side**2 / 1e6
 
     def sources(self) -> dict[str, list[str]]:
         """Names of the scenes, for the weights file."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal, Self
@@ -24,7 +25,7 @@ from geosr.data.opened import Decoded, DecodedScenes, OpenScenes, open_paths, re
 from geosr.data.patches import Patch, PatchTable, SceneFiles, scan_patches
 from geosr.data.splits import BlockSplit, split_patches
 from geosr.errors import ConfigError, GridError
-from geosr.grid import TOLERANCE, Window, coarsened, moved, pair_grids
+from geosr.grid import TOLERANCE, Window, coarsened, moved, pair_grids, upsample_mask
 
 _MASKS = {"hr": "valid", "lr": "lr_valid"}
 _ALL = np.ones((1, 1), bool)
@@ -301,10 +302,21 @@ class SceneDataset(GeoDataset):
         union.index = pd.concat([self.index if self.index.crs == self._crs else self.index.to_crs(self._crs), theirs])
         return union
 
-    def _with(self, scenes: Sequence[SceneFiles]) -> Self:
+    def _with(self, scenes: Sequence[SceneFiles], **arguments: Any) -> Self:
         """A dataset like this one of other scenes."""
-        arguments = {name: getattr(self, name) for name in ("size", "stride", "split", "min_valid", "cache")}
+        arguments |= {name: getattr(self, name) for name in ("size", "stride", "split", "min_valid", "cache")}
         return type(self)(scenes, self.bands, **arguments)
+
+    @property
+    def geoboxes(self) -> list[GeoBox]:
+        """Grid of each scene, HR pixels; of a pair, the part that both images cover."""
+        return [source.geobox for source in self._sources]
+
+    def resized(self, size: int) -> Self:
+        """The same scenes, opened and decoded once, in patches of another size."""
+        other = copy(self)
+        other.size, other._made, other._kept = size, None, None
+        return other
 
     # Patches
 
@@ -340,8 +352,7 @@ class SceneDataset(GeoDataset):
         table = self._enough(PatchTable.concatenate(tables))
         if self.split is None:
             return table
-        geoboxes = [source.geobox for source in self._sources]
-        return split_patches(table, geoboxes, self.split, names=[source.name for source in self._sources])
+        return split_patches(table, self.geoboxes, self.split, names=[source.name for source in self._sources])
 
     def _enough(self, table: PatchTable) -> PatchTable:
         """The patches with enough valid pixels."""
@@ -362,7 +373,7 @@ class SceneDataset(GeoDataset):
         for name, other in self._sources[number].images.items():
             if name != "hr":
                 coarse = self._read(number, name, coarsened(window, other.step))[1]
-                valid = valid & coarse.repeat(other.step, axis=0).repeat(other.step, axis=1)
+                valid = valid & upsample_mask(coarse, other.step)
         return valid, image.mean(axis=0)
 
     def _indexed(self, table: PatchTable) -> NDArray[np.bool_]:
@@ -482,8 +493,7 @@ class SceneDataset(GeoDataset):
                 strip = (slice(top, min(top + 512, rows.stop)), columns)
                 part = moved(strip, image.row, image.column)
                 into = slice(strip[0].start - rows.start, strip[0].stop - rows.start)
-                dn.numpy()[:, into] = scene.read_digital(part, image.bands)
-                known = scene.read(part, image.bands).valid
+                dn.numpy()[:, into], known = scene.read_masked(part, image.bands)
                 valid.numpy()[into] = _without(known, source.exclude, strip, image.step)
             self._memory[number, name] = Decoded(dn, valid, scene.band_radiometry(image.bands))
 
@@ -537,9 +547,8 @@ class GeoPairDataset(SceneDataset):
             raise ConfigError(f"scene {scene.name} names no LR file; a pair needs one, SceneDataset makes do without")
         return {"hr": (scene.hr, self.bands), "lr": (scene.lr, self.lr_bands)}
 
-    def _with(self, scenes: Sequence[SceneFiles]) -> Self:
-        arguments = {name: getattr(self, name) for name in ("size", "stride", "split", "min_valid", "cache")}
-        return type(self)(scenes, self.bands, lr_bands=self.lr_bands, scale=self._scale, **arguments)
+    def _with(self, scenes: Sequence[SceneFiles], **arguments: Any) -> Self:
+        return super()._with(scenes, lr_bands=self.lr_bands, scale=self._scale, **arguments)
 
 
 def _joined(samples: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -30,8 +29,9 @@ from geosr.data.sources import PAIR_SUFFIXES, SILENT, Encoding, Skipped, find_so
 from geosr.data.splits import BlockSplit, footprints
 from geosr.data.store import COLUMNS, MANIFEST, SPLITS, VERSION, digest, open_store, scene_path
 from geosr.errors import InputError, OutputError, RadiometryError, UsageError
-from geosr.grid import Window, relative, size
+from geosr.grid import Window, relative, size, upsample_mask
 from geosr.io.scene import Scene, open_scene
+from geosr.io.work import locked_folder
 from geosr.io.zarr import create_zarr
 from geosr.sensors import canonical_band
 
@@ -204,15 +204,10 @@ class _Stopped(Exception):
 @contextmanager
 def _work_folder(target: Path) -> Iterator[Path]:
     """The folder beside the target that holds unfinished work; one process at a time may have it."""
-    work = target.with_name(f".{target.name}.geosr")
     try:
-        work.mkdir(exist_ok=True)
-        (work / "done").mkdir(exist_ok=True)
-        with (work / "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with locked_folder(target) as work:
+            (work / "done").mkdir(exist_ok=True)
             yield work
-    except BlockingIOError as error:
-        raise OutputError(f"another geosr is writing {target}; wait for it, or choose another --out") from error
     except OSError as error:
         raise OutputError(
             f"{target} could not be written: {error.strerror or error}. "
@@ -308,8 +303,7 @@ def _digital(scene: Scene, image: Image, window: Window, part: Part, bands: Sequ
     rows, columns = (
         slice(along.start + used.start, along.stop + used.start) for along, used in zip(fine, image.window, strict=True)
     )
-    valid = scene.read((rows, columns), bands).valid
-    dn = scene.read_digital((rows, columns), bands)
+    dn, valid = scene.read_masked((rows, columns), bands)
     for down, across in image.exclude:
         top, left = max(down.start - rows.start, 0), max(across.start - columns.start, 0)
         valid[top : max(down.stop - rows.start, 0), left : max(across.stop - columns.start, 0)] = False
@@ -339,7 +333,7 @@ def _scan(store: Path, part: Part, options: Options) -> dict[str, NDArray[Any]]:
             if lr is not None:
                 ratio = width // lr.geobox.shape[1]
                 low = lr.read((slice(rows.start // ratio, rows.stop // ratio), slice(0, width // ratio)), options.bands)
-                valid = valid & low.valid.repeat(ratio, 0).repeat(ratio, 1)
+                valid = valid & upsample_mask(low.valid, ratio)
             return valid, raster.array.mean(axis=0)
 
         table = scan_patches(read, geobox.shape, scene=0, size=options.patch, stride=options.stride)

@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from geosr.data.patches import PatchTable, SceneFiles
 from geosr.data.sources import pair_key
 from geosr.errors import GeosrError, InputError
+from geosr.grid import upsample_mask
 from geosr.io.scene import Scene, open_scene
 
 VERSION = 1
@@ -259,7 +260,7 @@ def _check_pixels(store: Store, number: int, hr: Scene) -> list[str]:
         if lr is not None and store.scale:
             coarse = slice(rows.start // store.scale, rows.stop // store.scale)
             low = lr.read((coarse, slice(0, width // store.scale)), store.bands).valid
-            valid = valid & low.repeat(store.scale, 0).repeat(store.scale, 1)
+            valid = valid & upsample_mask(low, store.scale)
         for index in here[table.row[here] == top]:
             column = int(table.column[index])
             share = float(valid[:, column : column + table.size].mean())

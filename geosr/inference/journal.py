@@ -1,6 +1,5 @@
 """What a prediction has finished, on disk, so that a killed run continues where it was."""
 
-import fcntl
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 
 from geosr.errors import OutputError
 from geosr.io.cog import Block, BlockFile
+from geosr.io.work import locked_folder
 
 
 class Journal:
@@ -28,18 +28,12 @@ class Journal:
     """
 
     def __init__(self, target: Path, job: Mapping[str, Any], *, restart: bool = False) -> None:
-        self.folder = target.with_name(f".{target.name}.geosr")
         self.blocks: dict[int, Block] = {}
         self.tiles: set[int] = set()
         self._files = ExitStack()
         try:
-            self.folder.mkdir(exist_ok=True)
-            lock = self._files.enter_context((self.folder / "lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.folder = self._files.enter_context(locked_folder(target))
             self._resume(json.dumps({"job": dict(job)}, sort_keys=True), restart=restart)
-        except BlockingIOError as error:
-            self.close()
-            raise OutputError(f"another geosr is writing {target}; wait for it, or choose another --out") from error
         except OSError as error:
             self.close()
             raise OutputError(f"cannot write beside {target}: {error.strerror}") from error

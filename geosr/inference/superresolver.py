@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from geosr.errors import ModelError, UsageError, did_you_mean
-from geosr.grid import finer
+from geosr.grid import finer, upsample_mask
 from geosr.inference.fill import fill_invalid
 from geosr.io.raster import Raster
 from geosr.models import Model, find_weights
@@ -131,11 +131,6 @@ class SuperResolver:
 def fill_distance(halo: int) -> int:
     """LR pixels that invalid pixels are filled over: enough for every one that a valid pixel's output depends on."""
     return halo + halo // 2 + 1  # the corner of the halo is sqrt(2) halo away
-
-
-def upsample_mask(valid: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
-    """The mask (y, x) on the finer grid."""
-    return valid.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
 def load_model(name: str | Path, *, device: str = "auto", precision: str = "auto") -> SuperResolver:

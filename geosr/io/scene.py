@@ -255,12 +255,7 @@ class Scene:
         indices = self._indices(bands)
         radiometry = self._radiometry(indices)
         window = self._inside(window)
-        dn = self._read(indices, window)
-        valid = radiometry.valid(dn)
-        for path in dict.fromkeys(self._layers[index].path for index in indices):
-            mask = self._source(path).mask(window)
-            if mask is not None:
-                valid &= mask
+        dn, valid = self._read_masked(indices, radiometry, window)
         return Raster(
             array=radiometry.to_reflectance(dn, valid=valid),
             valid=valid,
@@ -268,6 +263,28 @@ class Scene:
             bands=tuple(self.bands[index] for index in indices),
             radiometry=radiometry,
         )
+
+    def read_masked(
+        self, window: Window | None = None, bands: Sequence[str] | None = None
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Digital numbers (DN) of a window as they are stored, ``(band, y, x)``, and where all are valid, ``(y, x)``.
+
+        Arguments and errors are those of :meth:`read`.
+        """
+        indices = self._indices(bands)
+        return self._read_masked(indices, self._radiometry(indices), self._inside(window))
+
+    def _read_masked(
+        self, indices: Sequence[int], radiometry: Radiometry, window: Window
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Stored values of some bands, and where numbers and mask bands leave pixels in."""
+        dn = self._read(indices, window)
+        valid = radiometry.valid(dn)
+        for path in dict.fromkeys(self._layers[index].path for index in indices):
+            mask = self._source(path).mask(window)
+            if mask is not None:
+                valid &= mask
+        return dn, valid
 
     def read_digital(
         self,

@@ -18,7 +18,6 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from geosr import __version__
 from geosr.config import Config, check, load_config
 from geosr.data.datamodule import GeoSRDataModule
-from geosr.degrade import nominal_mtf
 from geosr.errors import ConfigError
 from geosr.models import Model, ModelSpec, load_model, save_model
 from geosr.models.hardware import native_bf16
@@ -87,7 +86,6 @@ def build_model(config: Config, data: GeoSRDataModule) -> Model:
     """The model to train: its own normalisation, fresh weights or those of ``Model.load_checkpoint``."""
     generator = config.Generator
     mean, std = data.normalisation()
-    mtf = nominal_mtf(config.Degradation.sensor.mtf, config.Data.bands)
     spec = ModelSpec(
         name=config.Model.name,
         architecture=generator.model_type,
@@ -95,7 +93,7 @@ def build_model(config: Config, data: GeoSRDataModule) -> Model:
         bands=tuple(config.Data.bands),
         arguments={"channels": generator.n_channels, "blocks": generator.n_blocks, "mean": mean, "std": std},
         gsd=config.Data.gsd,
-        consistency_mtf=mtf if generator.consistency else None,
+        consistency_mtf=data.psf.mtf if generator.consistency else None,
         licence=config.Model.licence,
     )
     if config.Model.load_checkpoint is None:
