@@ -142,3 +142,18 @@ def test_ssim_counts_windows_without_an_invalid_pixel():
     counted = np.ones((40, 33), bool)
     counted[15:26, 11:22] = counted[0:9, 0:6] = False
     assert float(ssim(sr, hr, valid)) == pytest.approx(ssim_oracle(sr, hr)[counted].mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", [psnr, sam, ssim])
+def test_metrics_have_no_gradient_and_ignore_autocast(metric):
+    sr, hr = images()
+    plain = metric(sr, hr)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = metric(sr.requires_grad_(), hr)
+    assert value == plain
+    assert not value.requires_grad
+
+
+@pytest.mark.parametrize("metric", [psnr, sam, ssim])
+def test_without_a_valid_pixel_there_is_nothing_to_measure(metric):
+    assert metric(*images(), torch.zeros(2, 24, 20, dtype=torch.bool)).isnan()

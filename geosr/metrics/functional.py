@@ -1,4 +1,7 @@
-"""Quality figures as pure functions of (batch, band, y, x) reflectance and a validity mask (batch, y, x)."""
+"""Quality figures as pure functions of (batch, band, y, x) reflectance and a validity mask (batch, y, x).
+
+They have no gradient, do not depend on autocast, and are NaN where there is nothing to measure.
+"""
 
 import torch
 from torch import Tensor
@@ -7,6 +10,7 @@ SSIM_WINDOW = 11
 """Pixels along a side of the window that torchmetrics uses for sigma 1.5."""
 
 
+@torch.no_grad()
 def psnr(sr: Tensor, hr: Tensor, valid: Tensor | None = None, *, peak: float = 1.0) -> Tensor:
     """Peak signal-to-noise ratio in dB over all bands and valid pixels: ``10 log10(peak**2 / MSE)``.
 
@@ -18,6 +22,7 @@ def psnr(sr: Tensor, hr: Tensor, valid: Tensor | None = None, *, peak: float = 1
     return (10 * torch.log10(peak**2 / mean)).float()
 
 
+@torch.no_grad()
 def sam(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean spectral angle in degrees over valid pixels; a pixel with an all-zero spectrum has angle 0.
 
@@ -38,6 +43,7 @@ def sam(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> Tensor:
     return torch.rad2deg(mean).float()
 
 
+@torch.no_grad()
 def ssim(sr: Tensor, hr: Tensor, valid: Tensor | None = None, *, peak: float = 1.0) -> Tensor:
     """Mean structural similarity over the pixels whose window, a Gaussian of 11 pixels with sigma 1.5, is all valid.
 
@@ -50,7 +56,8 @@ def ssim(sr: Tensor, hr: Tensor, valid: Tensor | None = None, *, peak: float = 1
 
     if valid is None:
         valid = torch.ones_like(hr[:, 0], dtype=torch.bool)
-    sr, hr = (torch.where(valid.unsqueeze(1), image, 0.0) for image in (sr, hr))
+    sr, hr = (torch.where(valid.unsqueeze(1), image, 0.0).float() for image in (sr, hr))
     touched = torch.nn.functional.max_pool2d((~valid).float(), SSIM_WINDOW, stride=1, padding=SSIM_WINDOW // 2) > 0
-    _, similarity = structural_similarity_index_measure(sr, hr, data_range=peak, return_full_image=True)
+    with torch.autocast(sr.device.type, enabled=False):  # convolves squares, whose differences bfloat16 would lose
+        _, similarity = structural_similarity_index_measure(sr, hr, data_range=peak, return_full_image=True)
     return similarity.mean(dim=1)[~touched].mean()

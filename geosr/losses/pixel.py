@@ -1,4 +1,4 @@
-"""Losses of (batch, band, y, x) reflectance; the pixel loss of this version."""
+"""Pixel losses: how far reflectance is off."""
 
 import torch
 from torch import Tensor
