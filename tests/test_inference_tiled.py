@@ -30,7 +30,6 @@ from geosr.errors import (
     UsageError,
 )
 from geosr.inference import SuperResolver, load_model, predict
-from geosr.inference.tiled import _stamp
 from geosr.io.scene import open_scene
 from geosr.io.zarr import create_zarr
 from geosr.models import Model, ModelSpec, save_model
@@ -549,14 +548,6 @@ def test_the_input_store_is_never_written_to(store, bicubic):
             predict(store, store / "sr.tif", model=bicubic, overwrite=overwrite)
         with pytest.raises(OutputError, match=r"sr\.png lies inside the input"):
             predict(store, store.parent / "sr.tif", model=bicubic, overwrite=overwrite, preview=store / "sr.png")
-
-
-def test_a_store_that_changed_is_another_scene(store):
-    before = _stamp(store)
-    assert before == _stamp(store)
-    shard = store / "reflectance/c/0/1/1"
-    os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1_000_000))
-    assert _stamp(store) != before
 
 
 def test_a_folder_that_is_missing_or_a_file_is_refused(scene, bicubic, tmp_path):

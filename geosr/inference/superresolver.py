@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geosr.errors import ModelError, UsageError, did_you_mean
 from geosr.grid import finer, upsample_mask
+from geosr.inference.blend import ramp
 from geosr.inference.fill import fill_invalid
 from geosr.io.raster import Raster
 from geosr.models import Model, find_weights
@@ -65,7 +66,8 @@ class SuperResolver:
     def __call__(self, lr: Tensor) -> Tensor:
         """SR reflectance (batch, band, y * scale, x * scale), float32, of LR reflectance (batch, band, y, x), no NaN.
 
-        Where the device runs out of memory the batch is halved, then the image, and the work goes on.
+        Where the device runs out of memory the batch is halved, then the image, and the work goes on. Halves of a model
+        that cannot be tiled exactly fade into each other.
         """
         try:
             lr_device = lr.to(self.device, memory_format=torch.channels_last)
@@ -91,10 +93,16 @@ class SuperResolver:
         if middle <= halo:
             raise ModelError(f"{self.device} has too little memory for {tuple(lr.shape[2:])} pixels; try --device cpu")
         log.warning("out of memory on %s: the tile of %d x %d pixels is halved", self.device, *lr.shape[2:])
-        first = self(lr.narrow(axis, 0, middle + halo)).narrow(axis, 0, middle * scale)
         start = middle - halo
-        second = self(lr.narrow(axis, start, size - start)).narrow(axis, halo * scale, (size - middle) * scale)
-        return torch.cat([first, second], axis)
+        first, second = self(lr.narrow(axis, 0, middle + halo)), self(lr.narrow(axis, start, size - start))
+        if self.spec.tiling == "exact":
+            first = first.narrow(axis, 0, middle * scale)
+            return torch.cat([first, second.narrow(axis, halo * scale, (size - middle) * scale)], axis)
+        shared = 2 * halo * scale
+        weight = torch.from_numpy(ramp(shared)).view(-1, *[1] * (3 - axis))
+        between = torch.lerp(first.narrow(axis, start * scale, shared), second.narrow(axis, 0, shared), weight)
+        rest = second.narrow(axis, shared, second.shape[axis] - shared)
+        return torch.cat([first.narrow(axis, 0, start * scale), between, rest], axis)
 
     @property
     def halo(self) -> int:

@@ -5,51 +5,28 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
 
-from geosr import __version__
 from geosr.errors import OutputError, UsageError
-from geosr.grid import (
-    BLOCK,
-    Tile,
-    TilePlan,
-    Window,
-    aligned_core,
-    finer,
-    grow,
-    moved,
-    relative,
-    scaled,
-    size,
-    window_of_bounds,
-)
-from geosr.inference.area import read_area
+from geosr.grid import BLOCK, Tile, Window, grow, moved, relative, scaled, size
+from geosr.inference.blend import Blender, OverlapPlan
 from geosr.inference.choose import choose_model
 from geosr.inference.fill import fill_invalid
+from geosr.inference.job import Job
 from geosr.inference.journal import Journal
 from geosr.inference.superresolver import SuperResolver, fill_distance, load_model
-from geosr.io.cog import (
-    Profile,
-    add_overviews,
-    blocks_of,
-    encode,
-    halve,
-    overview_place,
-    verify,
-    write_cog,
-)
+from geosr.io.cog import add_overviews, blocks_of, encode, halve, overview_place, verify, write_cog
 from geosr.io.scene import Scene, open_scene
-from geosr.radiometry import Radiometry
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +54,8 @@ class Prediction:
     device: str
     precision: str
     tiles: int
+    tiling: Literal["exact", "approximate"]
+    """``exact``: what the whole image in one piece gives; ``approximate``: blended from tiles that differ a little."""
     resumed: int
     """Tiles that an earlier run had finished."""
     seconds: float
@@ -157,7 +136,13 @@ def predict(
             weights = choose_model(scene, model)
             scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
             resolver = load_model(weights.path, device=device, precision=precision)
-        job = _Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile)
+        job = Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile)
+        if job.tiling == "approximate":
+            log.info(
+                "model %s looks farther than a tile: the %d tiles are approximate and blended where they overlap",
+                resolver.spec.name,
+                len(job.tiles),
+            )
         journal = stack.enter_context(closing(Journal(target, job.fingerprint(scene), restart=restart)))
         resumed = len(journal.tiles)
         if resumed:
@@ -192,6 +177,7 @@ def predict(
         device=str(resolver.device),
         precision=resolver.precision,
         tiles=len(job.tiles),
+        tiling=job.tiling,
         resumed=resumed,
         seconds=round(seconds, 3),
         megapixels_per_second=round(fresh * shape[0] * shape[1] / 1e6 / seconds, 3),
@@ -228,80 +214,6 @@ def _same_file(first: str | Path, second: str | Path) -> bool:
     return os.path.realpath(first) == os.path.realpath(second)
 
 
-def _stamp(path: str) -> list[float]:
-    """Bytes and time of the last change of a file, or of all files of a store; nothing where there is none here."""
-    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
-    facts = [os.stat(file) for file in files if os.path.exists(file)]
-    return [sum(fact.st_size for fact in facts), max(fact.st_mtime for fact in facts)] if facts else []
-
-
-@dataclass(frozen=True)
-class _Job:
-    """Everything that the output's pixels depend on."""
-
-    window: Window
-    """The part of the scene that is super-resolved."""
-    tiles: TilePlan
-    profile: Profile
-    resolver: SuperResolver
-    input_radiometry: Radiometry
-
-    @classmethod
-    def plan(cls, scene: Scene, resolver: SuperResolver, *, aoi: Any, dtype: str | None, tile: int) -> "_Job":
-        spec = resolver.spec
-        if spec.tiling != "exact":
-            raise UsageError(
-                f"model {spec.name!r} cannot be tiled exactly; use model.superresolve on a raster in memory"
-            )
-        radiometry = scene.band_radiometry(spec.bands)
-        whole = (slice(0, scene.geobox.shape[0]), slice(0, scene.geobox.shape[1]))
-        window = whole if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
-        tags = {
-            "GEOSR_VERSION": __version__,
-            "GEOSR_MODEL": spec.name,
-            "GEOSR_WEIGHTS_SHA256": resolver.weights_hash,
-            "GEOSR_SOURCE": scene.name,
-        }
-        profile = Profile(
-            finer(scene.geobox[window], spec.scale), spec.bands, output_radiometry(radiometry, dtype), tags
-        )
-        plan = TilePlan(size(window), aligned_core(spec.scale, tile), resolver.halo)
-        return cls(window, plan, profile, resolver, radiometry)
-
-    @property
-    def encoded_side(self) -> int:
-        """Side of what is encoded at once, SR pixels: four blocks and their overview, where one tile holds all four."""
-        core = self.tiles.core * self.resolver.spec.scale
-        return 2 * BLOCK if core % (2 * BLOCK) == 0 and len(self.profile.levels) > 1 else BLOCK
-
-    def fingerprint(self, scene: Scene) -> dict[str, Any]:
-        """What must be the same for earlier work to count."""
-        return {
-            "files": [[path, *_stamp(path)] for path in scene.paths],
-            "window": [[part.start, part.stop] for part in self.window],
-            "core": self.tiles.core,
-            "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
-            "tags": dict(self.profile.tags),
-            "spec": self.resolver.spec.to_dict(),
-            "device": [self.resolver.device.type, self.resolver.precision],
-        }
-
-
-def output_radiometry(radiometry: Radiometry, dtype: str | None) -> Radiometry:
-    """The encoding of the output: the input's, or reflectance itself (NaN invalid) in a float type.
-
-    Raises:
-        UsageError: The type is unknown, or an integer type other than the input's.
-    """
-    if dtype is None or dtype == radiometry.dtype:
-        return radiometry
-    if dtype not in ("float32", "float64"):
-        raise UsageError(
-            f"--dtype {dtype} would need a new encoding; allowed are {radiometry.dtype} (as the input) and float32"
-        )
-    return Radiometry(scale=1.0, nodata=float("nan"), dtype=dtype)
-
-
 @dataclass(frozen=True)
 class _Loaded:
     """A tile's pixels, ready for the network."""
@@ -312,7 +224,7 @@ class _Loaded:
 
 
 def _run(
-    job: _Job,
+    job: Job,
     scene: Scene,
     journal: Journal,
     encoders: ThreadPoolExecutor,
@@ -326,7 +238,13 @@ def _run(
     done = sum(pixels[index] for index in journal.tiles)
     if progress:
         progress(done, done, total)
-    pending = [tile for tile in job.tiles if tile.index not in journal.tiles]
+    needed = set(pixels) - journal.tiles
+    blender = None
+    if isinstance(job.tiles, OverlapPlan):
+        scale, bands = job.resolver.spec.scale, len(job.profile.bands)
+        blender = Blender(job.tiles, scale=scale, bands=bands, folder=journal.folder, wanted=needed)
+        needed = blender.needed
+    pending = [tile for tile in job.tiles if tile.index in needed]
     pending.sort(key=lambda tile: tile.shape, reverse=True)  # equal shapes fill batches; smaller fit freed memory
     encoding: deque[tuple[int, list[Future[dict[int, bytes]]]]] = deque()
 
@@ -338,17 +256,20 @@ def _run(
         if progress:
             progress(pixels[index], done, total)
 
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+    def compress(loaded: Sequence[_Loaded]) -> None:
+        for one, sr in zip(loaded, _infer(job.resolver, loaded), strict=True):
+            for tile, core, valid in _cores(blender, one, sr, scale=job.resolver.spec.scale):
+                encoding.append((tile.index, _encode(job, tile.core, core, valid, encoders)))
+                if len(encoding) > AHEAD:
+                    store_oldest()
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader, closing(blender) if blender else nullcontext():
         loads = (reader.submit(_load, job, scene, batch) for batch in _batches(pending, batch_size))
         reading = deque(islice(loads, AHEAD))
         while reading:
             loaded = reading.popleft().result()
             reading.extend(islice(loads, 1))
-            for one, sr in zip(loaded, _infer(job.resolver, loaded), strict=True):
-                encoding.append((one.tile.index, _encode(job, one, sr, encoders)))
-                del sr
-                if len(encoding) > AHEAD:
-                    store_oldest()
+            compress(loaded)
         while encoding:
             store_oldest()
 
@@ -360,7 +281,7 @@ def _batches(tiles: Iterable[Tile], batch_size: int) -> Iterator[list[Tile]]:
             yield batch
 
 
-def _load(job: _Job, scene: Scene, tiles: Sequence[Tile]) -> list[_Loaded]:
+def _load(job: Job, scene: Scene, tiles: Sequence[Tile]) -> list[_Loaded]:
     """The tiles' pixels; where some are invalid, filled from farther around than the network looks."""
     bands = job.resolver.spec.bands
     loaded = []
@@ -386,13 +307,34 @@ def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded]) -> list[NDArray[n
     return [next(sr) if one.valid.any() else None for one in loaded]
 
 
+def _cores(
+    blender: Blender | None, loaded: _Loaded, sr: NDArray[np.float32] | None, *, scale: int
+) -> Iterator[tuple[Tile, NDArray[np.float32] | None, NDArray[np.bool_]]]:
+    """The cores that are ready now that a tile is: SR reflectance (band, y, x), None where all is invalid; LR mask."""
+    tile = loaded.tile
+    if blender is None:
+        rows, columns = scaled(tile.inner, scale)
+        yield tile, None if sr is None else sr[:, rows, columns], loaded.valid[tile.inner]
+    else:
+        for finished, core in blender.add(tile, sr, loaded.valid):
+            valid = np.zeros(size(finished.core), bool) if core is None else ~np.isnan(core[0, ::scale, ::scale])
+            yield finished, core, valid
+
+
 def _encode(
-    job: _Job, loaded: _Loaded, sr: NDArray[np.float32] | None, encoders: ThreadPoolExecutor
+    job: Job, window: Window, sr: NDArray[np.float32] | None, valid: NDArray[np.bool_], encoders: ThreadPoolExecutor
 ) -> list[Future[dict[int, bytes]]]:
-    """The compressed blocks of a tile's core, and those of the first overview that it fills, under way."""
+    """The compressed blocks of a core, and those of the first overview that it fills, under way.
+
+    Args:
+        job: The job.
+        window: The core, in LR pixels.
+        sr: Its SR reflectance (band, y, x); None where nothing is valid.
+        valid: Its mask (y, x), at LR.
+        encoders: Runs the compression.
+    """
     scale, profile = job.resolver.spec.scale, job.profile
-    core, inner = scaled(loaded.tile.core, scale), scaled(loaded.tile.inner, scale)
-    valid = loaded.valid[loaded.tile.inner]
+    core = scaled(window, scale)
     all_valid = bool(valid.all())
     side = job.encoded_side
 
@@ -401,7 +343,7 @@ def _encode(
         if sr is None:
             values = np.full((len(profile.bands), *size(part)), np.nan, np.float32)
         else:
-            values = sr[:, inner[0], inner[1]][:, rows, columns]
+            values = sr[:, rows, columns]
             if not all_valid:
                 lr_rows, lr_columns = (np.arange(along.start, along.stop) // scale for along in (rows, columns))
                 values = np.where(valid[np.ix_(lr_rows, lr_columns)], values, np.float32(np.nan))
@@ -422,7 +364,7 @@ def _encode(
     return [encoders.submit(encode_part, part) for part in parts]
 
 
-def _publish(job: _Job, target: Path, journal: Journal, encoders: ThreadPoolExecutor) -> None:
+def _publish(job: Job, target: Path, journal: Journal, encoders: ThreadPoolExecutor) -> None:
     """Assemble the finished file in the work folder, verify it, and give it the target's name."""
     levels = add_overviews(journal.file, journal.blocks, job.profile, encoders)
     finished = journal.folder / "finished.tif"

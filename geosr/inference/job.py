@@ -1,0 +1,112 @@
+"""What a prediction is to do: everything that the output's pixels depend on."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+from geosr import __version__
+from geosr.errors import UsageError
+from geosr.grid import BLOCK, TilePlan, Window, aligned_core, finer, size, window_of_bounds
+from geosr.inference.area import read_area
+from geosr.inference.blend import OverlapPlan
+from geosr.inference.superresolver import SuperResolver
+from geosr.io.cog import Profile
+from geosr.io.scene import Scene
+from geosr.radiometry import Radiometry
+
+
+@dataclass(frozen=True)
+class Job:
+    """A scene, or a part of it, cut into tiles; the model; and the file that it becomes."""
+
+    window: Window
+    """The part of the scene that is super-resolved."""
+    tiles: TilePlan
+    profile: Profile
+    resolver: SuperResolver
+    input_radiometry: Radiometry
+
+    @classmethod
+    def plan(
+        cls,
+        scene: Scene,
+        resolver: SuperResolver,
+        *,
+        aoi: str | Sequence[float] | None,
+        dtype: str | None,
+        tile: int,
+    ) -> "Job":
+        """Cut the scene, or the area of interest, into tiles of about ``tile`` LR pixels that fill whole output blocks.
+
+        Raises:
+            GeosrError: The area or the type cannot be had.
+        """
+        spec = resolver.spec
+        radiometry = scene.band_radiometry(spec.bands)
+        whole = (slice(0, scene.geobox.shape[0]), slice(0, scene.geobox.shape[1]))
+        window = whole if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
+        core = aligned_core(spec.scale, tile)
+        tiles = (TilePlan if spec.tiling == "exact" else OverlapPlan)(size(window), core, resolver.halo)
+        tags = {
+            "GEOSR_VERSION": __version__,
+            "GEOSR_MODEL": spec.name,
+            "GEOSR_WEIGHTS_SHA256": resolver.weights_hash,
+            "GEOSR_SOURCE": scene.name,
+        }
+        if _approximate(tiles):
+            tags["GEOSR_TILING"] = f"approximate: tiles of {core} x {core} input pixels, blended over {tiles.overlap}"
+        profile = Profile(
+            finer(scene.geobox[window], spec.scale), spec.bands, output_radiometry(radiometry, dtype), tags
+        )
+        return cls(window, tiles, profile, resolver, radiometry)
+
+    @property
+    def tiling(self) -> Literal["exact", "approximate"]:
+        """``approximate`` where the output depends on how the scene was cut."""
+        return "approximate" if _approximate(self.tiles) else "exact"
+
+    @property
+    def encoded_side(self) -> int:
+        """Side of what is encoded at once, SR pixels: four blocks and their overview, where one tile holds all four."""
+        core = self.tiles.core * self.resolver.spec.scale
+        return 2 * BLOCK if core % (2 * BLOCK) == 0 and len(self.profile.levels) > 1 else BLOCK
+
+    def fingerprint(self, scene: Scene) -> dict[str, Any]:
+        """What must be the same for earlier work to count."""
+        return {
+            "files": [[path, *stamp(path)] for path in scene.paths],
+            "window": [[part.start, part.stop] for part in self.window],
+            "core": self.tiles.core,
+            "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
+            "tags": dict(self.profile.tags),
+            "spec": self.resolver.spec.to_dict(),
+            "device": [self.resolver.device.type, self.resolver.precision],
+        }
+
+
+def _approximate(tiles: TilePlan) -> TypeGuard[OverlapPlan]:
+    """Whether the output depends on how the scene is cut: one tile is the whole image, whatever the model."""
+    return isinstance(tiles, OverlapPlan) and len(tiles) > 1
+
+
+def output_radiometry(radiometry: Radiometry, dtype: str | None) -> Radiometry:
+    """The encoding of the output: the input's, or reflectance itself (NaN invalid) in a float type.
+
+    Raises:
+        UsageError: The type is unknown, or an integer type other than the input's.
+    """
+    if dtype is None or dtype == radiometry.dtype:
+        return radiometry
+    if dtype not in ("float32", "float64"):
+        raise UsageError(
+            f"--dtype {dtype} would need a new encoding; allowed are {radiometry.dtype} (as the input) and float32"
+        )
+    return Radiometry(scale=1.0, nodata=float("nan"), dtype=dtype)
+
+
+def stamp(path: str) -> list[float]:
+    """Bytes and time of the last change of a file, or of all files of a store; nothing where there is none here."""
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
+    facts = [os.stat(file) for file in files if os.path.exists(file)]
+    return [sum(fact.st_size for fact in facts), max(fact.st_mtime for fact in facts)] if facts else []

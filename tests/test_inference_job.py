@@ -1,0 +1,82 @@
+import os
+
+import numpy as np
+import pytest
+
+from geosr.errors import GridError, UsageError
+from geosr.grid import TilePlan
+from geosr.inference import SuperResolver
+from geosr.inference.blend import OverlapPlan
+from geosr.inference.job import Job, output_radiometry, stamp
+from geosr.io.scene import open_scene
+from geosr.models import Model, ModelSpec
+from geosr.radiometry import Radiometry
+
+
+def resolver(tiling):
+    spec = ModelSpec("nearest", "interpolation", 4, ("B02",), {"mode": "nearest"}, tiling=tiling, halo=6)
+    return SuperResolver(Model(spec), device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def scene(make_raster):
+    with open_scene(make_raster(np.full((1, 130, 300), 7, "uint16"), scale=1e-4, descriptions=["B02"])) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("tiling", "tile", "plan", "says"),
+    [
+        ("exact", 1, TilePlan((130, 300), 128, 6), "exact"),
+        ("exact", 512, TilePlan((130, 300), 512, 6), "exact"),
+        ("approximate", 1, OverlapPlan((130, 300), 128, 6), "approximate"),
+        ("approximate", 512, OverlapPlan((130, 300), 512, 6), "exact"),
+    ],
+)
+def test_only_several_tiles_of_an_approximate_model_are_approximate(scene, tiling, tile, plan, says):
+    job = Job.plan(scene, resolver(tiling), aoi=None, dtype=None, tile=tile)
+    assert (type(job.tiles), job.tiles, job.tiling) == (type(plan), plan, says)
+    tag = job.profile.tags.get("GEOSR_TILING")
+    assert tag == (None if says == "exact" else "approximate: tiles of 128 x 128 input pixels, blended over 12")
+
+
+def test_an_area_is_all_that_is_cut(scene):
+    job = Job.plan(scene, resolver("exact"), aoi=(400_100, 4_999_000, 400_300, 4_999_900), dtype=None, tile=1)
+    assert job.window == (slice(10, 100), slice(10, 30))
+    assert (job.tiles.shape, job.profile.geobox.shape) == ((90, 20), (360, 80))
+    with pytest.raises(GridError, match="outside"):
+        Job.plan(scene, resolver("exact"), aoi=(0, 0, 1, 1), dtype=None, tile=1)
+
+
+@pytest.mark.parametrize("change", [{"tile": 256}, {"dtype": "float32"}, {"aoi": (400_000, 4_999_000, 400_300, 5e6)}])
+def test_the_fingerprint_tells_jobs_apart(scene, change):
+    arguments = {"aoi": None, "dtype": None, "tile": 1}
+    one, same, other = (
+        Job.plan(scene, resolver("exact"), **values).fingerprint(scene)
+        for values in (arguments, arguments, arguments | change)
+    )
+    assert one == same != other
+    assert one != Job.plan(scene, resolver("approximate"), **arguments).fingerprint(scene)
+
+
+def test_a_type_that_needs_no_new_encoding_is_taken():
+    digital = Radiometry(1e-4, -0.1, nodata=0, dtype="uint16")
+    assert output_radiometry(digital, None) is digital
+    assert output_radiometry(digital, "uint16") is digital
+    assert (output_radiometry(digital, "float32").scale, output_radiometry(digital, "float32").offset) == (1, 0)
+    with pytest.raises(UsageError, match="--dtype int16 would need a new encoding; allowed are uint16"):
+        output_radiometry(digital, "int16")
+
+
+def test_a_file_or_store_that_changed_has_another_stamp(tmp_path):
+    shard = tmp_path / "scene.zarr" / "c" / "0"
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"12345")
+    (tmp_path / "scene.zarr" / "zarr.json").write_bytes(b"{}")
+    for path in (shard, tmp_path / "scene.zarr"):
+        before = stamp(str(path))
+        assert before == stamp(str(path))
+        os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1_000_000))
+        assert stamp(str(path)) != before
+    assert stamp(str(tmp_path / "scene.zarr"))[0] == 7
+    assert stamp("https://example.org/scene.tif") == []
