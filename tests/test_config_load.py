@@ -7,7 +7,17 @@ from geosr.config import Config, find_config, load_config
 from geosr.config.load import shipped_configs
 from geosr.errors import ConfigError
 
-SHIPPED = ["config_10m.yaml", "config_20m.yaml", "config_demo.yaml", "config_own.yaml"]
+SHIPPED = [
+    "config_10m.yaml",
+    "config_20m.yaml",
+    "config_demo.yaml",
+    "config_own.yaml",
+    "finetune_pairs.yaml",
+    "psnr_x2.yaml",
+    "psnr_x4.yaml",
+    "realesrgan_x4.yaml",
+    "realesrnet_x4.yaml",
+]
 
 
 @pytest.fixture
@@ -23,7 +33,7 @@ def write(folder, text, name="mine.yaml"):
 
 
 def test_the_shipped_configs_are_known():
-    assert set(SHIPPED) <= set(shipped_configs())
+    assert set(SHIPPED) == set(shipped_configs())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -174,3 +184,52 @@ def test_an_empty_mapping_clears_what_the_file_has():
     assert load_config("config_20m.yaml", ["Data.exclude={}"]).Data.exclude == {}
     with pytest.raises(ConfigError, match=r"Data\.excluded"):
         load_config("config_20m.yaml", ["Data.excluded={}"])
+
+
+def test_a_setting_that_is_a_mapping_replaces_the_default_and_the_file(folder):
+    path = write(folder, "Training: {Losses: {perceptual_layers: {conv5_4: 1.0}}}\nData: {exclude: {a: [0, 0, 1, 1]}}")
+    assert load_config(path).Training.Losses.perceptual_layers == {"conv5_4": 1.0}
+    overrides = ["Training.Losses.perceptual_layers={conv1_1: 2}", "Data.exclude={b: [0, 0, 2, 2]}"]
+    config = load_config(path, overrides)
+    assert config.Training.Losses.perceptual_layers == {"conv1_1": 2.0}
+    assert config.Data.exclude == {"b": [0, 0, 2, 2]}
+
+
+def test_one_entry_of_a_mapping_is_set_by_its_key(folder):
+    config = load_config(write(folder, ""), ["Training.Losses.perceptual_layers.conv1_2=0.5"])
+    expected = dict(Config().Training.Losses.perceptual_layers, conv1_2=0.5)
+    assert config.Training.Losses.perceptual_layers == expected
+
+
+@pytest.mark.parametrize("name", ["realesrnet_x4.yaml", "realesrgan_x4.yaml"])
+def test_the_two_stages_share_what_their_weights_depend_on(name):
+    config, other = load_config(name), load_config("realesrnet_x4.yaml")
+    assert (config.Generator, config.Data.bands) == (other.Generator, other.Data.bands)
+    assert config.Degradation == other.Degradation
+
+
+SPEC = {"psnr_x2.yaml": "s2-rgbn-x2", "psnr_x4.yaml": "s2-rgbn-x4", "finetune_pairs.yaml": "s2-rgbn-x2"}
+
+
+@pytest.mark.parametrize(("name", "weights"), SPEC.items())
+def test_a_config_fits_the_shipped_weights_that_it_trains_or_starts_from(name, weights):
+    from geosr.models import load_model
+
+    config, spec = load_config(name), load_model(weights).spec
+    assert (config.Generator.model_type, config.Generator.scaling_factor) == (spec.architecture, spec.scale)
+    assert tuple(config.Data.bands) == spec.bands
+    assert config.Generator.n_channels == spec.arguments["channels"]
+    assert config.Generator.n_blocks == spec.arguments["blocks"]
+
+
+@pytest.mark.parametrize("name", ["psnr_x2.yaml", "psnr_x4.yaml"])
+def test_the_shipped_weights_were_trained_with_these_settings(name):
+    """The settings that the weights file itself carries, under the names that they have now."""
+    from geosr.models import load_model
+
+    spec = load_model(SPEC[name]).spec
+    then, now = spec.provenance["config"], load_config(name).to_dict()
+    for key in ("root", "train_scenes", "val_scenes", "exclude", "bands", "gsd", "patch_size", "train_batch_size"):
+        assert now["Data"][key] == then["Data"][key]
+    assert now["Optimizers"]["optim_g_lr"] == then["Optimizers"]["optim_g_lr"]
+    assert now["Training"]["EMA"]["decay"] == then["Training"]["EMA"]["decay"]

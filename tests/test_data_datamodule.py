@@ -3,7 +3,9 @@ import os
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -228,7 +230,7 @@ def test_two_ranks_draw_what_one_would(make_config):
         config.Training.max_steps = steps
         data = GeoSRDataModule(config)
         data.trainer = Rank(rank, several)
-        return list(data.train_dataloader().sampler)
+        return [patch for update in data.train_dataloader().batch_sampler for patch in update]
 
     alone = of(0, 1, 6)
     first, second = of(0, 2, 3), of(1, 2, 3)
@@ -237,13 +239,45 @@ def test_two_ranks_draw_what_one_would(make_config):
 
 
 def test_a_run_goes_on_where_it_stopped(make_config):
-    data = GeoSRDataModule(make_config())
-    batches = list(data.train_dataloader())
-    later = GeoSRDataModule(make_config())
-    later.load_state_dict({"batches_made": 3})
-    assert later.state_dict() == {"batches_made": 3}
-    for ours, theirs in zip(later.train_dataloader(), batches[3:], strict=True):
-        assert torch.equal(ours["hr"], theirs["hr"])
+    config = make_config()
+    config.Degradation.type, config.Degradation.queue_size = "steps", 3
+    config.Degradation.steps = [{"step": "downsample"}, {"step": "noise", "sigma": [0.01, 0.02]}]
+
+    def batches(data, number):
+        data.trainer = SimpleNamespace(training=True, global_rank=0, world_size=1)
+        loaded = islice(data.train_dataloader(), number)
+        return [data.on_after_batch_transfer(batch, 0) for batch in loaded]
+
+    whole, first, later = (GeoSRDataModule(config) for _ in range(3))
+    expected = batches(whole, 5)
+    batches(first, 3)
+    later.load_state_dict(first.state_dict())
+    for ours, theirs in zip(batches(later, 2), expected[3:], strict=True):
+        for name, value in theirs.items():
+            assert torch.equal(ours[name], value), name
+    assert len(later.train_dataloader()) == config.Training.max_steps
+
+
+def test_an_update_has_patches_for_all_that_is_updated_in_it(make_config):
+    config = make_config(train_batch_size=2)
+    config.Training.max_steps, config.Training.g_pretrain_steps = 4, 2
+    config.Training.accumulate_grad_batches, config.Training.d_steps_per_g = 3, 2
+    data = GeoSRDataModule(config)
+    assert [len(batch["hr"]) for batch in data.train_dataloader()] == [6, 6, 12, 12]
+    data.load_state_dict(data.state_dict() | {"batches_made": 3})
+    (last,) = data.train_dataloader()
+    data.load_state_dict(data.state_dict() | {"batches_made": 0})
+    assert torch.equal(last["hr"], list(data.train_dataloader())[3]["hr"])
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(7, None), (None, 2), (3, 2), (10_000, 2)])
+def test_the_shorter_of_steps_and_epochs_counts(make_config, steps, epochs):
+    config = make_config(train_batch_size=2)
+    config.Training.max_steps, config.Training.max_epochs = steps, epochs
+    data = GeoSRDataModule(config)
+    assert data.updates_per_epoch == -(-len(data.patches) // 2)
+    limit = [value for value in (steps, None if epochs is None else epochs * data.updates_per_epoch) if value]
+    assert data.schedule.total == min(limit)
 
 
 def test_memory_gives_the_same_batches_as_files(make_config):
@@ -273,7 +307,7 @@ import lightning as L
 from geosr.config import load_config
 from geosr.data.datamodule import GeoSRDataModule
 from geosr.training.module import SuperResolution
-from geosr.training.run import build_model
+from geosr.training.build import build_networks
 
 warnings.simplefilter("ignore")
 
@@ -287,16 +321,16 @@ config = load_config(
     "config_demo.yaml",
     [
         "Training.max_steps=2", "Generator.n_channels=8", "Generator.n_blocks=1", "Data.gain=1",
-        "Data.train_batch_size=4",
+        "Data.train_batch_size=4", "Training.g_pretrain_steps=-1",
     ],
 )
 data = GeoSRDataModule(config)
 quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 trainer = L.Trainer(
-    accelerator="cpu", devices=2, strategy="ddp", use_distributed_sampler=False, max_steps=2, limit_val_batches=0,
+    accelerator="cpu", devices=2, strategy="ddp", use_distributed_sampler=False, max_epochs=1, limit_val_batches=0,
     **quiet
 )
-trainer.fit(Told(build_model(config, data), config), data)
+trainer.fit(Told(build_networks(config, data), config, data.schedule), data)
 """
 """Two processes train together on the CPU and tell the mean of each patch that they see."""
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from operator import attrgetter
 from pathlib import Path
 
 from geosr.config import degradation
-from geosr.config.rules import Rule, above, at_least, one_of
+from geosr.config.combinations import CONTENT_LOSSES, problems
+from geosr.config.rules import Rule, above, at_least, between, matching, nullable, odd, one_of, switch
 from geosr.config.schema import Config
 from geosr.errors import ConfigError, did_you_mean
 
-MODEL_TYPES = ("compact",)
+MODEL_TYPES = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan")
 """Architectures that can be trained; keys of ``geosr.models.registry.ARCHITECTURES``."""
+DISCRIMINATORS = ("srgan", "patchgan", "esrgan", "unet_sn")
+"""Networks that they can be trained against."""
+FIGURES = tuple(f"val_metrics/{name}" for name in ("l1", "sam", "perceptual", "tv", "psnr", "ssim", "psnr_gain"))
+FIGURES += ("val_metrics/consistency",)
+"""What a validation says about the generator; more is better of psnr, ssim and psnr_gain, less of the others."""
+VGG_LAYERS = tuple(
+    f"conv{block}_{layer}" for block, layers in enumerate((2, 2, 4, 4, 4), 1) for layer in range(1, layers + 1)
+)
+"""Convolutions of VGG19."""
 
 
 def _are_windows(windows: Mapping[str, list[int]]) -> bool:
@@ -24,8 +35,24 @@ def _are_shares(shares: list[float]) -> bool:
     return len(shares) == 3 and min(shares) >= 0 and shares[0] > 0 and abs(sum(shares) - 1) < 1e-6
 
 
+def _are_layers(layers: Mapping[str, float]) -> bool:
+    return bool(layers) and set(layers) <= set(VGG_LAYERS) and all(map(above(0).holds, layers.values()))
+
+
+def _rise(steps: list[int]) -> bool:
+    return all(first < second for first, second in pairwise([0, *steps]))
+
+
+def _is_name(name: str) -> bool:
+    return name == Path(name).name != "" and name != ".."
+
+
 COUNT = at_least(1)
 WINDOWS = Rule("scene: [row, column, height, width], the first two at least 0, the others at least 1", _are_windows)
+NAME = Rule("a name, without a folder", _is_name)
+DECAY = Rule("at least 0 and below 1", lambda decay: 0 <= decay < 1)
+FACTOR = Rule("above 0 and below 1", lambda factor: 0 < factor < 1)
+METRIC = one_of(*FIGURES)
 
 RULES: Mapping[str, Rule] = {
     "Data.dataset_type": one_of("scenes", "pairs", "store"),
@@ -50,32 +77,100 @@ RULES: Mapping[str, Rule] = {
     "Data.gain": at_least(1),
     "Data.band_gain": at_least(1),
     "Data.noise": at_least(0),
-    "Data.cutblur": Rule("from 0 to 1", lambda share: 0 <= share <= 1),
+    "Data.cutblur": between(0, 1),
     **{f"Degradation.{key}": rule for key, rule in degradation.RULES.items()},
-    "Model.name": Rule("the name of a file, without a folder", lambda name: name == Path(name).name != ""),
-    "Generator.model_type": one_of(*MODEL_TYPES),
+    "Model.name": Rule("the name of a file, without a folder", _is_name),
+    "Generator.model_type": one_of(*MODEL_TYPES, planned=("stochastic_gan",)),
     "Generator.scaling_factor": COUNT,
     "Generator.n_channels": COUNT,
     "Generator.n_blocks": at_least(0),
-    "Training.max_steps": COUNT,
+    "Generator.large_kernel_size": odd(),
+    "Generator.small_kernel_size": odd(),
+    "Generator.growth_channels": COUNT,
+    "Generator.res_scale": above(0),
+    "Generator.reduction": COUNT,
+    "Discriminator.model_type": one_of(*DISCRIMINATORS),
+    "Discriminator.n_blocks": nullable(COUNT),
+    "Discriminator.base_channels": COUNT,
+    "Discriminator.linear_size": COUNT,
+    "Discriminator.norm": one_of("none", "batch", "instance"),
+    "Training.max_steps": nullable(COUNT),
+    "Training.max_epochs": nullable(COUNT),
+    "Training.max_time": nullable(matching("days:hours:minutes:seconds such as 00:02:00:00", r"\d+:\d\d:\d\d:\d\d")),
     "Training.val_every": COUNT,
-    "Training.precision": one_of("auto", "32-true", "bf16-mixed"),
+    "Training.limit_val_batches": nullable(COUNT),
+    "Training.early_stopping_patience": switch(),
+    "Training.precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
     "Training.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
+    "Training.devices": COUNT,
     "Training.seed": Rule("from 0 to 4294967295", lambda seed: 0 <= seed < 2**32),
-    "Training.gradient_clip_val": Rule("at least 0; 0 switches it off", at_least(0).holds),
-    "Training.Losses.l1_weight": above(0),
-    "Training.EMA.decay": Rule("at least 0 and below 1", lambda decay: 0 <= decay < 1),
-    "Optimizers.optim_g_lr": above(0),
-    "Optimizers.betas": Rule(
-        "two numbers, each at least 0 and below 1",
-        lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+    "Training.accumulate_grad_batches": COUNT,
+    "Training.g_pretrain_steps": Rule("at least 0, or -1 for the whole run", at_least(-1).holds),
+    "Training.pretrain_losses": Rule(
+        f"some of {', '.join(CONTENT_LOSSES)}, each once",
+        lambda names: set(names) <= set(CONTENT_LOSSES) and len(names) == len(set(names)),
     ),
+    "Training.adv_loss_ramp_steps": at_least(0),
+    "Training.d_steps_per_g": COUNT,
+    "Training.d_accuracy_limit": nullable(Rule("above 0.5 and at most 1", lambda share: 0.5 < share <= 1)),
+    **{f"Training.Losses.{name}_weight": switch() for name in CONTENT_LOSSES},
+    "Training.Losses.perceptual_metric": one_of("vgg", planned=("lpips",)),
+    "Training.Losses.perceptual_layers": Rule(
+        "layer: weight above 0, at least one, of conv1_1 conv1_2 conv2_1 conv2_2 conv3_1 ... conv3_4 conv4_1 ... "
+        "conv4_4 conv5_1 ... conv5_4",
+        _are_layers,
+    ),
+    "Training.Losses.perceptual_weights": Rule(
+        "imagenet, random, or a .pth file", lambda name: name in ("imagenet", "random") or name.endswith(".pth")
+    ),
+    "Training.Losses.perceptual_white": above(0),
+    "Training.Losses.adv_loss_type": one_of("bce", "hinge", "lsgan", "wasserstein"),
+    "Training.Losses.adv_loss_beta": switch(),
+    "Training.Losses.adv_loss_schedule": one_of("linear", "cosine"),
+    "Training.Losses.r1_gamma": switch(),
+    "Training.Losses.r1_every": COUNT,
+    "Training.Losses.gp_weight": switch(),
+    "Training.EMA.decay": DECAY,
+    "Training.EMA.update_after_step": at_least(0),
+    "Training.EMA.device": nullable(matching("cpu, cuda, cuda:0 ..., mps", r"cpu|cuda(:\d+)?|mps")),
+    "Optimizers.name": one_of("adam", "adamw"),
+    "Optimizers.optim_g_lr": above(0),
+    "Optimizers.optim_d_lr": above(0),
+    "Optimizers.betas": Rule(
+        "two numbers, each at least 0 and below 1", lambda betas: len(betas) == 2 and all(map(DECAY.holds, betas))
+    ),
+    "Optimizers.eps": above(0),
+    "Optimizers.weight_decay_g": switch(),
+    "Optimizers.weight_decay_d": switch(),
+    "Optimizers.gradient_clip_val": switch(),
+    "Schedulers.name": one_of("plateau", "cosine", "multistep", "constant"),
     "Schedulers.g_warmup_steps": at_least(0),
+    "Schedulers.g_warmup_type": one_of("cosine", "linear"),
+    "Schedulers.metric": METRIC,
+    "Schedulers.metric_g": nullable(METRIC),
+    "Schedulers.metric_d": nullable(one_of("validation/DISC_adversarial_loss", *FIGURES)),
+    **{
+        f"Schedulers.{key}{network}": nullable(rule) if network else rule
+        for key, rule in {
+            "patience": at_least(0),
+            "factor": FACTOR,
+            "cooldown": at_least(0),
+            "min_lr": at_least(0),
+            "threshold": at_least(0),
+        }.items()
+        for network in ("", "_g", "_d")
+    },
+    "Schedulers.milestones": Rule("steps of at least 1 that rise", _rise),
+    "Schedulers.gamma": Rule("above 0 and at most 1", lambda gamma: 0 < gamma <= 1),
+    "Logging.project": NAME,
+    "Logging.name": nullable(NAME),
+    "Logging.every": COUNT,
+    "Logging.num_val_images": switch(),
 }
 
 
 def check(config: Config) -> Config:
-    """The configuration itself, once every setting in the table is known to hold.
+    """The configuration itself, once every setting in the table is known to hold, and they hold together.
 
     Raises:
         ConfigError: Some do not; one line for each, with the value and what is allowed.
@@ -85,7 +180,10 @@ def check(config: Config) -> Config:
         value = attrgetter(key)(config)
         if not rule.holds(value):
             hint = did_you_mean(str(value), rule.choices)
+            if value in rule.planned:
+                hint = f"; {value!r} is not there yet"
             wrong.append(f"{key} is {value!r}; allowed is {rule.allowed}{hint}")
+    wrong = wrong or problems(config)
     if wrong:
         raise ConfigError("\n".join(wrong))
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,8 @@ class Rule:
     holds: Callable[[Any], bool]
     choices: tuple[str, ...] = ()
     """Words that a misspelt one is compared with."""
+    planned: tuple[str, ...] = ()
+    """Words that other programs know and that are not there yet."""
 
 
 def at_least(low: float) -> Rule:
@@ -34,9 +37,24 @@ def between(low: float, high: float) -> Rule:
     return Rule(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
-def one_of(*choices: str) -> Rule:
+def odd() -> Rule:
+    """Odd whole numbers from 1 on."""
+    return Rule("an odd number of at least 1", lambda value: value >= 1 and value % 2 == 1)
+
+
+def switch() -> Rule:
+    """Finite numbers from 0 on, where 0 means not at all."""
+    return Rule("at least 0; 0 switches it off", at_least(0).holds)
+
+
+def one_of(*choices: str, planned: tuple[str, ...] = ()) -> Rule:
     """One of some words."""
-    return Rule("one of " + ", ".join(choices), choices.__contains__, choices)
+    return Rule("one of " + ", ".join(choices), choices.__contains__, choices, planned)
+
+
+def matching(allowed: str, pattern: str) -> Rule:
+    """Words that match a regular expression from end to end."""
+    return Rule(allowed, lambda word: re.fullmatch(pattern, word) is not None)
 
 
 def interval(rule: Rule) -> Rule:
@@ -58,4 +76,6 @@ def probabilities(count: int | None = None) -> Rule:
 
 def nullable(rule: Rule) -> Rule:
     """The rule, or null."""
-    return Rule(f"{rule.allowed}, or null", lambda value: value is None or rule.holds(value), rule.choices)
+    return Rule(
+        f"{rule.allowed}, or null", lambda value: value is None or rule.holds(value), rule.choices, rule.planned
+    )

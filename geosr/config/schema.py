@@ -74,75 +74,249 @@ class ModelSection:
 
     name: str = "model"
     load_checkpoint: str | None = None
-    """Weights file (.safetensors) whose network weights training starts from."""
+    """Weights that training starts from: a .safetensors file or shipped name (of the generator), or a checkpoint
+    (.ckpt) or run folder, whose discriminator is taken over too where both have one. Optimisers and schedules start
+    anew."""
+    continue_training: str | None = None
+    """Go on where an earlier run stopped, with everything it knew: its folder or checkpoint, or ``auto`` for the latest
+    run of this name."""
     licence: str = "Apache-2.0"
 
 
 @dataclass
 class GeneratorSection:
-    """The network."""
+    """The network that super-resolves."""
 
     model_type: str = "compact"
+    """compact, srresnet, res, rcab, rrdb, lka or esrgan; see ``geosr models --architectures``."""
     scaling_factor: int = 2
     n_channels: int = 64
     n_blocks: int = 10
+    large_kernel_size: int = 9
+    """Side of the first and the last kernel of srresnet, res, rcab, rrdb and lka."""
+    small_kernel_size: int = 3
+    """Side of their other kernels."""
+    growth_channels: int = 32
+    """Channels that each convolution adds in a dense block of rrdb and esrgan."""
+    res_scale: float = 0.2
+    """Factor on the residual branch of a block; not of srresnet and compact."""
+    reduction: int = 16
+    """Channels over those in the bottleneck of rcab's attention."""
+    use_icnr: bool = True
+    """Start the convolutions before a pixel shuffle as a nearest-neighbour enlargement, so that no grid shows; not of
+    compact and esrgan."""
+    global_skip: bool = True
+    """Add the network's output to the bicubic-upsampled input, which leaves it only what that misses; compact always
+    does."""
     consistency: bool = True
     """Project the output onto the images that degrade to the input; see geosr.models.consistency."""
 
 
 @dataclass
+class DiscriminatorSection:
+    """The network that tells SR from HR; only in training."""
+
+    model_type: str = "patchgan"
+    """srgan (one score an image), patchgan (one a patch), esrgan (one an image, VGG-like), unet_sn (one a pixel)."""
+    n_blocks: int | None = None
+    """Convolution blocks of srgan (null: 8) and stride-2 layers of patchgan (null: 3)."""
+    base_channels: int = 64
+    """Channels of the first layer."""
+    linear_size: int = 1024
+    """Hidden units of the head of srgan and esrgan."""
+    norm: str = "instance"
+    """Normalisation between the convolutions: none, batch or instance. unet_sn has none."""
+    use_spectral_norm: bool = False
+    """Divide each weight by its largest singular value; unet_sn always does."""
+
+
+@dataclass
 class EMASection:
-    """Exponential moving average of the weights, which is what is validated and exported."""
+    """Exponential moving average of the generator's weights, which is what is validated and exported."""
 
     enabled: bool = True
     decay: float = 0.999
+    update_after_step: int = 0
+    """Generator updates before the average starts; until then the live weights are validated."""
+    use_num_updates: bool = True
+    """Start with a smaller decay, (1 + n) / (10 + n) after n updates of the average."""
+    device: str | None = None
+    """Where the average is kept; null is where the model is, cpu saves memory of the GPU."""
 
 
 @dataclass
 class LossesSection:
-    """Weights of the loss terms."""
+    """Weights of the loss terms; a term without weight is not computed, but for l1 and sam, which are logged."""
 
     l1_weight: float = 1.0
+    """Mean absolute error, reflectance."""
+    sam_weight: float = 0.0
+    """Mean spectral angle, radians."""
+    tv_weight: float = 0.0
+    """Total variation of SR, reflectance."""
+    perceptual_weight: float = 0.0
+    """Distance of the features of a network that looks at RGB."""
+    perceptual_metric: str = "vgg"
+    """vgg: VGG19, at the layers below."""
+    perceptual_layers: dict[str, float] = field(
+        default_factory=lambda: {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
+    )
+    """VGG19's convolutions, before their ReLU, and the weight of each."""
+    perceptual_weights: str = "imagenet"
+    """imagenet (from torchvision, downloaded once), a .pth file of torchvision's VGG19, or random (for tests)."""
+    perceptual_white: float = 0.4
+    """Reflectance that the perceptual network sees as white."""
     l1_gt_usm: bool = False
     """Compare with a sharpened HR image (unsharp mask), as Real-ESRGAN does; reflectance is then no longer kept."""
+    percep_gt_usm: bool = False
+    """The same for the perceptual loss."""
+    gan_gt_usm: bool = False
+    """The same for what the discriminator sees as real."""
+    adv_loss_type: str = "bce"
+    """bce, hinge, lsgan or wasserstein."""
+    relativistic_average_d: bool = False
+    """Judge how much more real HR is than the average SR, and the other way round; bce, hinge and lsgan."""
+    adv_loss_beta: float = 1e-3
+    """Weight of the adversarial loss after its ramp."""
+    adv_loss_schedule: str = "cosine"
+    """How the weight rises: linear or cosine."""
+    r1_gamma: float = 0.0
+    """Weight of the discriminator's gradient penalty on HR (R1); 0 switches it off."""
+    r1_every: int = 1
+    """Discriminator updates from one R1 to the next; it is multiplied by as much (lazy regularisation)."""
+    gp_weight: float = 0.0
+    """Weight of the gradient penalty between SR and HR (WGAN-GP); 0 switches it off, 10 is usual for wasserstein."""
 
 
 @dataclass
 class TrainingSection:
     """Length and arithmetic of the run. Steps are generator updates."""
 
-    max_steps: int = 10_000
+    max_steps: int | None = 10_000
+    """Length of the run; null leaves it to ``max_epochs``."""
+    max_epochs: int | None = None
+    """Length of the run in epochs: as many patches as there are places to cut them. The shorter of the two counts."""
+    max_time: str | None = None
+    """Stop after days:hours:minutes:seconds, such as 00:02:00:00."""
     val_every: int = 500
+    """Steps from one validation, and checkpoint, to the next."""
+    limit_val_batches: int | None = None
+    """Validation batches at most."""
+    early_stopping_patience: int = 250
+    """Validations without a better ``Schedulers.metric`` after which the run stops; 0 switches it off."""
     precision: str = "auto"
-    """auto (bfloat16 where the hardware multiplies it), 32-true, bf16-mixed."""
+    """auto (bfloat16 where the hardware multiplies it), 32-true, bf16-mixed, 16-mixed."""
     accelerator: str = "auto"
     """auto, cpu, gpu, cuda or mps."""
+    devices: int = 1
+    """Processes that train together, each on a device of its own."""
     seed: int = 0
-    gradient_clip_val: float = 1.0
+    channels_last: bool = True
+    """Memory layout that convolutions are faster in."""
+    compile: bool = False
+    """Let torch.compile fuse both networks: the first step takes minutes, the others less."""
+    gradient_checkpointing: bool = False
+    """Compute the generator's blocks again for the gradients instead of keeping their output: less memory, a third
+    slower."""
+    accumulate_grad_batches: int = 1
+    """Batches that make one update."""
+    pretrain_g_only: bool = True
+    """Start with the generator alone, for ``g_pretrain_steps``."""
+    g_pretrain_steps: int = -1
+    """Steps of that phase; -1: the whole run, without a discriminator."""
+    pretrain_losses: list[str] = field(default_factory=list)
+    """Content losses of that phase, such as [l1]; empty: those of the rest of the run."""
+    adv_loss_ramp_steps: int = 0
+    """Steps after it in which the adversarial loss rises to its weight."""
+    label_smoothing: bool = False
+    """The discriminator's target for HR is 0.9 instead of 1 (bce, lsgan)."""
+    d_steps_per_g: int = 1
+    """Discriminator updates for each of the generator, on batches of their own."""
+    d_accuracy_limit: float | None = None
+    """The discriminator waits while it is right about more than this share of the scores; null: never."""
     Losses: LossesSection = field(default_factory=LossesSection)
     EMA: EMASection = field(default_factory=EMASection)
 
 
 @dataclass
 class OptimizersSection:
-    """Adam on the generator."""
+    """One optimiser for each network."""
 
-    optim_g_lr: float = 1e-3
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.99])
+    name: str = "adam"
+    """adam or adamw."""
+    optim_g_lr: float = 1e-4
+    optim_d_lr: float = 1e-4
+    betas: list[float] = field(default_factory=lambda: [0.0, 0.99])
+    eps: float = 1e-7
+    weight_decay_g: float = 0.0
+    """Weight decay on the generator's kernels; biases, norms and slopes have none. Likewise ``_d``."""
+    weight_decay_d: float = 0.0
+    gradient_clip_val: float = 0.0
+    """Largest norm of each network's gradient; 0 switches it off."""
 
 
 @dataclass
 class SchedulersSection:
-    """Linear warm-up, then a cosine to zero at ``Training.max_steps``."""
+    """Learning rates. A key that ends in _g or _d is that of one network; null takes the one without."""
 
-    g_warmup_steps: int = 200
+    name: str = "plateau"
+    """plateau (lower when the metric stops improving), cosine (to zero at the end), multistep or constant."""
+    g_warmup_steps: int = 0
+    """Steps in which the generator's rate rises from zero."""
+    g_warmup_type: str = "cosine"
+    """How it rises: cosine or linear."""
+    metric: str = "val_metrics/l1"
+    """What the plateau, the best checkpoints and early stopping look at."""
+    metric_g: str | None = None
+    metric_d: str | None = "validation/DISC_adversarial_loss"
+    patience: int = 100
+    """Validations without improvement that a plateau may last."""
+    patience_g: int | None = None
+    patience_d: int | None = None
+    factor: float = 0.5
+    """What the rate is multiplied by then."""
+    factor_g: float | None = None
+    factor_d: float | None = None
+    cooldown: int = 0
+    """Validations after that in which the plateau does not count."""
+    cooldown_g: int | None = None
+    cooldown_d: int | None = None
+    min_lr: float = 0.0
+    min_lr_g: float | None = None
+    min_lr_d: float | None = None
+    threshold: float = 1e-4
+    """Relative change that is an improvement."""
+    threshold_g: float | None = None
+    threshold_d: float | None = None
+    milestones: list[int] = field(default_factory=list)
+    """Steps at which multistep lowers the rates."""
+    gamma: float = 0.5
+    """What multistep multiplies them by."""
+
+
+@dataclass
+class WandbSection:
+    """Weights & Biases."""
+
+    enabled: bool = False
+    """WANDB_MODE=offline keeps everything here."""
+    entity: str | None = None
 
 
 @dataclass
 class LoggingSection:
-    """Where a run writes."""
+    """What a run writes, into ``dir/project/name``."""
 
     dir: str = "runs"
+    project: str = "geosr"
+    name: str | None = None
+    """Name of the run; null takes WANDB_NAME, else Model.name and the time."""
+    every: int = 10
+    """Steps from one logged value to the next."""
+    num_val_images: int = 5
+    """Validation images that are shown; 0 shows none."""
+    tensorboard: bool = True
+    wandb: WandbSection = field(default_factory=WandbSection)
 
 
 @dataclass
@@ -153,6 +327,7 @@ class Config:
     Degradation: DegradationSection = field(default_factory=DegradationSection)
     Model: ModelSection = field(default_factory=ModelSection)
     Generator: GeneratorSection = field(default_factory=GeneratorSection)
+    Discriminator: DiscriminatorSection = field(default_factory=DiscriminatorSection)
     Training: TrainingSection = field(default_factory=TrainingSection)
     Optimizers: OptimizersSection = field(default_factory=OptimizersSection)
     Schedulers: SchedulersSection = field(default_factory=SchedulersSection)

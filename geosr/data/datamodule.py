@@ -9,12 +9,13 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from geosr.config.schedule import Schedule
 from geosr.config.schema import Config
 from geosr.data import augment
 from geosr.data.batches import collate
 from geosr.data.datasets import GeoPairDataset, SceneDataset
 from geosr.data.patches import PatchTable, SceneFiles
-from geosr.data.samplers import PatchSampler
+from geosr.data.samplers import UpdateSampler
 from geosr.data.scenes import select_scenes, without_lr
 from geosr.data.splits import BlockSplit, hashed
 from geosr.degrade import PSF, PairPool, build_degradation, degrade, nominal_mtf
@@ -65,6 +66,7 @@ class GeoSRDataModule(L.LightningDataModule):
         self.degradation = build_degradation(config.Degradation, scale=self.scale, bands=data.bands)
         self.psf = PSF(self.scale, nominal_mtf(config.Degradation.sensor.mtf, data.bands))
         self.pool = PairPool(config.Degradation.queue_size if config.Degradation.type != "sensor" else 0)
+        self.schedule = Schedule.of(config, self.updates())
         self.batches_made = 0
 
     # What there is
@@ -114,6 +116,27 @@ class GeoSRDataModule(L.LightningDataModule):
             raise ConfigError("no patch is left to validate on; name Data.val_scenes, or give it a share of Data.split")
         return Patches(self.train.resized(table.size), kept)
 
+    def updates(self) -> int:
+        """Generator updates of the run: ``Training.max_steps``, or those of its epochs where they are fewer."""
+        training = self.config.Training
+        limits = [] if training.max_steps is None else [training.max_steps]
+        if training.max_epochs is not None:
+            limits.append(training.max_epochs * self.updates_per_epoch)
+        return min(limits)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        """Updates in which as many patches are seen as there are places for them."""
+        training = self.config.Training
+        at_once = self.config.Data.train_batch_size * training.accumulate_grad_batches * training.devices
+        return -(-len(self.patches) // at_once)
+
+    def patches_for(self, update: int) -> int:
+        """Patches that one process needs for an update, those of the discriminator's further updates included."""
+        training = self.config.Training
+        rounds = 1 if self.schedule.is_pretraining(update) else training.d_steps_per_g
+        return self.config.Data.train_batch_size * training.accumulate_grad_batches * rounds
+
     def normalisation(self) -> tuple[list[float], list[float]]:
         """Per-band mean and standard deviation of the valid reflectance of some training patches."""
         several = min(NORMALISED_ON, len(self.patches))
@@ -153,21 +176,21 @@ class GeoSRDataModule(L.LightningDataModule):
     # Batches
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """As many batches as ``Training.max_steps``; each rank draws its own."""
+        """The patches of one update after another, to the end of the run; each rank draws its own."""
         data, trainer = self.config.Data, self.trainer
-        ranks = 1 if trainer is None else trainer.world_size
-        sampler = PatchSampler(
+        sampler = UpdateSampler(
             self.patches,
-            length=self.config.Training.max_steps * data.train_batch_size * ranks,
+            patches=self.patches_for,
+            updates=self.schedule.total,
+            done=self.batches_made,
             size=self.size,
             unit=1 if self.makes_lr else self.scale,
             seed=self.config.Training.seed,
             detail=data.detail,
             rank=0 if trainer is None else trainer.global_rank,
-            world_size=ranks,
-            start=self.batches_made * data.train_batch_size * ranks,
+            world_size=1 if trainer is None else trainer.world_size,
         )
-        return self._loader(self.train, batch_size=data.train_batch_size, sampler=sampler, drop_last=True)
+        return self._loader(self.train, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Whole scenes one by one, or patches ``Data.val_batch_size`` at a time."""
@@ -218,12 +241,13 @@ class GeoSRDataModule(L.LightningDataModule):
         return dict(zip(names, self.pool.exchange(*batch.values(), generator=generator), strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """How many batches were made, so that a run goes on where it stopped."""
-        return {"batches_made": self.batches_made}
+        """How many batches were made, and the pool of pairs, so that a run goes on where it stopped."""
+        return {"batches_made": self.batches_made, "pool": self.pool.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after that many batches."""
+        """Continue after that many batches, with those pairs."""
         self.batches_made = state["batches_made"]
+        self.pool.load_state_dict(state["pool"])
 
 
 class Patches(Dataset[Batch]):

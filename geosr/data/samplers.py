@@ -1,6 +1,7 @@
 """Which patch comes when: draws that depend on nothing but the seed and their number."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -81,3 +82,58 @@ class PatchSampler(Sampler[Patch]):
     def _uniform(self, numbers: np.ndarray, *which: int) -> np.ndarray:
         """Uniform numbers from 0 to 1 for the draws with these numbers; ``which`` tells several of one draw apart."""
         return (hashed(self.seed, numbers, *which) >> np.uint64(11)) * 2.0**-53
+
+
+class UpdateSampler(Sampler[list[Patch]]):
+    """The patches of one update after another: as many at once as that update needs.
+
+    A resumed run goes on with the draws that come next. The length is that of the whole run all the same, which is
+    what Lightning counts the updates of a resumed run against.
+
+    Args:
+        table: The patches to draw from.
+        patches: How many one process needs for the update with this number.
+        updates: Updates of the whole run.
+        done: Updates that were made before.
+        rank: Number of this process; likewise ``world_size``, ``size``, ``unit``, ``seed`` and ``detail`` are those of
+            `PatchSampler`.
+
+    Raises:
+        ConfigError: The table is empty, or rank and world size do not fit.
+    """
+
+    def __init__(
+        self,
+        table: PatchTable,
+        *,
+        patches: Callable[[int], int],
+        updates: int,
+        done: int = 0,
+        size: int | None = None,
+        unit: int = 1,
+        seed: int = 0,
+        detail: float = 0.0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.patches, self.updates, self.done = patches, updates, done
+        before, after = (sum(map(patches, range(*steps))) * world_size for steps in ((done,), (done, updates)))
+        self.draws = PatchSampler(
+            table,
+            length=before + after,
+            size=size,
+            unit=unit,
+            seed=seed,
+            detail=detail,
+            rank=rank,
+            world_size=world_size,
+            start=before,
+        )
+
+    def __len__(self) -> int:
+        return self.updates
+
+    def __iter__(self) -> Iterator[list[Patch]]:
+        draws = iter(self.draws)
+        for update in range(self.done, self.updates):
+            yield list(islice(draws, self.patches(update)))

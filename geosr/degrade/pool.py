@@ -1,5 +1,7 @@
 """A pool of training pairs, so that one batch holds degradations of many."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -53,6 +55,14 @@ class PairPool:
             exchanged.append(torch.cat([kept[where], part[count:]]))
             kept[where] = part[:count].detach()
         return tuple(exchanged)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is in the pool."""
+        return {"filled": self.filled, "pool": list(self.pool)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what was in a pool."""
+        self.filled, self.pool = state["filled"], tuple(state["pool"])
 
     def _require_alike(self, pairs: tuple[Tensor, ...]) -> None:
         told = [[f"{part.dtype} {tuple(part.shape[1:])}" for part in parts] for parts in (pairs, self.pool)]

@@ -1,0 +1,94 @@
+"""Settings that are allowed one by one and cannot work together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from geosr.config.schema import Config, LossesSection
+
+CONTENT_LOSSES = ("l1", "sam", "tv", "perceptual")
+"""Losses that compare SR with HR; each has a weight in ``Training.Losses``."""
+RGB = ("B04", "B03", "B02")
+"""Bands that the perceptual loss looks at."""
+
+
+def content_weights(losses: LossesSection) -> Mapping[str, float]:
+    """Weight of each content loss, by its name in `CONTENT_LOSSES`."""
+    weights = (losses.l1_weight, losses.sam_weight, losses.tv_weight, losses.perceptual_weight)
+    return dict(zip(CONTENT_LOSSES, weights, strict=True))
+
+
+def problems(config: Config) -> list[str]:
+    """What does not go together and what to change, a line each; none: the run can start."""
+    return [*_of_the_run(config), *_of_the_losses(config), *_of_the_networks(config), *_of_the_schedule(config)]
+
+
+def _of_the_run(config: Config) -> list[str]:
+    training, model = config.Training, config.Model
+    wrong = []
+    if training.max_steps is None and training.max_epochs is None:
+        wrong.append("Training.max_steps and Training.max_epochs are null, so the run has no end; give one of them")
+    if training.precision == "16-mixed" and training.accelerator == "cpu":
+        wrong.append("Training.precision is '16-mixed', which needs a GPU; a CPU takes 'bf16-mixed' or '32-true'")
+    if model.load_checkpoint is not None and model.continue_training is not None:
+        wrong.append(
+            "Model.continue_training goes on with the weights of its own run, so Model.load_checkpoint would have no "
+            "effect; give one of them"
+        )
+    return wrong
+
+
+def _of_the_losses(config: Config) -> list[str]:
+    training, losses = config.Training, config.Training.Losses
+    weights = content_weights(losses)
+    wrong = []
+    if not any(weights.values()):
+        keys = " ".join(f"{name}_weight" for name in weights)
+        wrong.append(f"Training.Losses has no content loss, so nothing ties SR to LR; give one a weight ({keys})")
+    wrong += [
+        f"Training.pretrain_losses names {name}, which has no weight; give Training.Losses.{name}_weight one"
+        for name in training.pretrain_losses
+        if not weights[name]
+    ]
+    if weights["perceptual"] and (missing := [band for band in RGB if band not in config.Data.bands]):
+        wrong.append(
+            f"Training.Losses.perceptual_weight is {weights['perceptual']}, and the loss looks at {' '.join(RGB)}; "
+            f"Data.bands has no {' '.join(missing)}: set the weight to 0"
+        )
+    if losses.relativistic_average_d and losses.adv_loss_type == "wasserstein":
+        wrong.append(
+            "Training.Losses.relativistic_average_d compares probabilities, and wasserstein has none; set it to false, "
+            "or adv_loss_type to bce, hinge or lsgan"
+        )
+    return wrong
+
+
+def _of_the_networks(config: Config) -> list[str]:
+    generator, critic = config.Generator, config.Discriminator
+    wrong = []
+    if generator.model_type == "rcab" and generator.reduction > generator.n_channels:
+        wrong.append(
+            f"Generator.reduction is {generator.reduction}, more than Generator.n_channels ({generator.n_channels}), "
+            "which leaves the attention no channel; lower it"
+        )
+    if critic.n_blocks is not None and critic.model_type in ("esrgan", "unet_sn"):
+        wrong.append(
+            f"Discriminator.n_blocks is {critic.n_blocks}, and {critic.model_type} has a fixed number of layers; leave "
+            "it null, or take srgan or patchgan"
+        )
+    return wrong
+
+
+def _of_the_schedule(config: Config) -> list[str]:
+    schedulers, losses = config.Schedulers, config.Training.Losses
+    wrong = []
+    if schedulers.name == "multistep" and not schedulers.milestones:
+        wrong.append("Schedulers.name is 'multistep' and there are no milestones; give some, or set it to 'constant'")
+    if not losses.perceptual_weight:
+        wrong += [
+            f"Schedulers.{key} is 'val_metrics/perceptual', and that loss has no weight; give "
+            "Training.Losses.perceptual_weight one, or take val_metrics/l1"
+            for key in ("metric", "metric_g", "metric_d")
+            if getattr(schedulers, key) == "val_metrics/perceptual"
+        ]
+    return wrong
