@@ -1,5 +1,7 @@
 """Oracles for tests of models, readers and writers, in geosr and in the code of its users."""
 
+from copy import deepcopy
+
 import numpy as np
 import torch
 from affine import Affine
@@ -8,7 +10,8 @@ from torch import Tensor, nn
 
 from geosr.grid import TilePlan, scaled
 from geosr.io.raster import Raster
-from geosr.models import Model, ModelSpec
+from geosr.models import Model, ModelSpec, measure_halo
+from geosr.models.model import LARGEST_HALO
 from geosr.radiometry import Radiometry
 
 
@@ -53,27 +56,92 @@ def assert_partition(plan: TilePlan) -> None:
     assert (count == 1).all(), f"{plan} covers pixels {np.unique(count)} times"
 
 
-def assert_model_contract(spec: ModelSpec) -> None:
-    """Fail unless a freshly built model of ``spec`` can be trained, cast and tiled the way that geosr does."""
+def assert_model_contract(spec: ModelSpec, network: nn.Module | None = None) -> None:
+    """Fail unless a freshly built model of ``spec`` can be trained, cast, stored and tiled the way that geosr does.
+
+    Args:
+        spec: Facts about the model.
+        network: Its network, where that is none that ``spec`` describes.
+    """
     torch.manual_seed(0)
-    model = Model(spec)
-    bands, scale = len(spec.bands), spec.scale
+    model = Model(spec, network).eval()
+    _assert_shapes(model)
+    _assert_reach(model)
+    _assert_start(model)
+    _assert_low_precision(model)
+    _assert_state_is_whole(model, deepcopy(model) if network is not None else Model(spec).eval())
+    if model.spec.tiling == "exact":
+        assert_tiling_exact(model)
+    _assert_gradients(model.train())
+
+
+@torch.inference_mode()
+def _assert_shapes(model: Model) -> None:
+    bands, scale = len(model.spec.bands), model.spec.scale
     for height, width in ((1, 1), (7, 5), (2, 33)):
-        lr = 0.1 + 0.2 * torch.rand(2, bands, height, width)
-        sr = model(lr)
+        height, width = height * model.spec.multiple_of, width * model.spec.multiple_of
+        sr = model(_reflectance(2, bands, height, width))
         assert sr.shape == (2, bands, height * scale, width * scale), f"{height} x {width} became {tuple(sr.shape)}"
-        assert sr.dtype == torch.float32
-        assert torch.isfinite(sr).all()
-    lr = 0.1 + 0.2 * torch.rand(1, bands, 24, 24)
-    hr = 0.1 + 0.2 * torch.rand(1, bands, 24 * scale, 24 * scale)
+        assert sr.dtype == torch.float32, f"reflectance became {sr.dtype}"
+        assert torch.isfinite(sr).all(), f"reflectance of {height} x {width} pixels is not finite"
+
+
+def _assert_reach(model: Model) -> None:
+    """The halo covers what the output depends on; a reach that the network declares is exactly that."""
+    declared = getattr(model.network, "reach", None)
+    if model.spec.tiling == "exact":
+        assert model.spec.halo is not None
+        measured = measure_halo(model, model.spec, largest=model.spec.halo + 1)
+        assert measured is not None, f"the output depends on pixels beyond the halo of {model.spec.halo}"
+    if declared is not None and declared <= LARGEST_HALO:
+        measured = measure_halo(model.network, model.spec, largest=declared + 1)
+        assert measured == declared, f"the network reaches {measured} pixels, not {declared} as it says"
+
+
+@torch.inference_mode()
+def _assert_start(model: Model) -> None:
+    """With a skip around the network, training starts near bicubic interpolation."""
+    if getattr(model.network, "global_skip", False):
+        lr = _reflectance(2, len(model.spec.bands), 16, 16)
+        bicubic = nn.functional.interpolate(lr, scale_factor=model.spec.scale, mode="bicubic", align_corners=False)
+        std = getattr(model.network, "std", torch.ones(1))
+        difference = ((model.network(lr) - bicubic) / std).abs().mean()
+        assert 0 < difference < 0.25, (
+            f"fresh weights differ from bicubic by {float(difference):.2f} standard deviations"
+        )
+
+
+@torch.inference_mode()
+def _assert_low_precision(model: Model) -> None:
+    lr = _reflectance(1, len(model.spec.bands), 24, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model(lr)
+    assert low.dtype == torch.float32, f"under autocast, reflectance became {low.dtype}"
+    assert (low - model(lr)).abs().max() < 0.02, "bfloat16 changes the output by more than 2 % reflectance"
+
+
+@torch.inference_mode()
+def _assert_state_is_whole(model: Model, other: Model) -> None:
+    """Another network with the same state gives the same output."""
+    for value in other.network.state_dict().values():
+        value.zero_()
+    other.network.load_state_dict(model.network.state_dict())
+    lr = _reflectance(1, len(model.spec.bands), 9, 8)
+    assert torch.equal(other(lr), model(lr)), "the state dictionary does not hold everything"
+
+
+def _assert_gradients(model: Model) -> None:
+    bands, scale = len(model.spec.bands), model.spec.scale
+    lr, hr = _reflectance(2, bands, 24, 24), _reflectance(2, bands, 24 * scale, 24 * scale)
     (model(lr) - hr).abs().mean().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"no gradient reaches {name}"
         assert parameter.grad.abs().sum() > 0, f"no gradient reaches {name}"
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        low = model(lr)
-    assert (low - model(lr)).abs().max() < 0.02, "bfloat16 changes the output by more than 2 % reflectance"
-    assert_tiling_exact(model)
+        assert torch.isfinite(parameter.grad).all(), f"the gradient of {name} is not finite"
+
+
+def _reflectance(*shape: int) -> Tensor:
+    return 0.1 + 0.2 * torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
 @torch.inference_mode()

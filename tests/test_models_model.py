@@ -3,7 +3,6 @@ import torch
 from torch import nn
 
 from geosr.degrade import PSF, degrade
-from geosr.errors import ModelError
 from geosr.models import Model, ModelSpec, measure_halo
 from geosr.testing import assert_tiling_exact, impulse_model
 
@@ -75,9 +74,37 @@ def test_a_model_that_looks_at_nothing_has_no_halo():
     assert Model(ModelSpec("m", "constant", 1, BANDS, consistency_mtf=None), Constant()).spec.halo == 0
 
 
-def test_a_model_that_depends_on_everything_is_refused():
-    with pytest.raises(ModelError, match="'m' depends on pixels 32 or more away, so tiles cannot be exact"):
-        measure_halo(Everywhere(), ModelSpec("m", "everywhere", 1, BANDS), largest=32)
+def test_a_model_that_depends_on_everything_is_blended():
+    facts = ModelSpec("m", "everywhere", 1, BANDS, consistency_mtf=None)
+    assert measure_halo(Everywhere(), facts, largest=40) is None
+    blended = Model(facts, Everywhere()).spec
+    assert (blended.tiling, blended.halo) == ("approximate", 32)
+
+
+@pytest.mark.parametrize(("blocks", "tiling", "halo"), [(62, "exact", 64), (63, "approximate", 32)])
+def test_a_model_that_reaches_too_far_is_blended(blocks, tiling, halo):
+    for mtf, further in ((None, 0), (0.3, CONSISTENCY_REACH)):
+        spec = Model(compact(blocks=blocks - further, mtf=mtf)).spec
+        assert (spec.tiling, spec.halo) == (tiling, halo)
+
+
+@pytest.mark.parametrize(("reach", "tiling", "halo"), [(64, "exact", 64), (65, "approximate", 32)])
+def test_a_network_that_does_not_say_is_measured_as_far_as_that(reach, tiling, halo):
+    column_means = nn.AvgPool2d((2 * reach + 1, 1), stride=1, padding=(reach, 0))
+    spec = Model(ModelSpec("m", "means", 1, BANDS[:1], consistency_mtf=None), column_means).spec
+    assert (spec.tiling, spec.halo) == (tiling, halo)
+
+
+@pytest.mark.parametrize("mtf", [0.1, 0.3, 0.6])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_the_consistency_layer_adds_its_reach_to_the_network_s(scale, mtf):
+    model = Model(compact(scale, blocks=1, mtf=mtf))
+    assert measure_halo(model, model.spec) == model.spec.halo == 3 + model.consistency.reach
+
+
+def test_who_wants_a_blend_gets_a_margin():
+    spec = Model(compact(tiling="approximate")).spec
+    assert (spec.tiling, spec.halo) == ("approximate", 32)
 
 
 def test_a_halo_that_is_given_is_taken():

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 from geosr.config.checks import MODEL_TYPES
+from geosr.config.schema import GeneratorSection
 from geosr.errors import ModelError
 from geosr.models import ModelSpec
-from geosr.models.registry import ARCHITECTURES, build_network
+from geosr.models.registry import ARCHITECTURES, ARGUMENTS, build_network, generator_arguments
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -19,7 +20,7 @@ def test_arguments_reach_the_network():
 
 
 def test_an_unknown_architecture_is_refused_with_the_nearest_one():
-    with pytest.raises(ModelError, match=r"'compcat' is unknown \(compact interpolation\); did you mean 'compact'\?"):
+    with pytest.raises(ModelError, match=r"'compcat' is unknown \(compact .* esrgan .*\); did you mean 'compact'\?"):
         build_network(ModelSpec("m", "compcat", 2, ("B02",)))
 
 
@@ -28,5 +29,52 @@ def test_an_argument_that_the_architecture_does_not_take_is_refused():
         build_network(ModelSpec("m", "compact", 2, ("B02",), {"width": 3}))
 
 
-def test_every_model_type_that_a_config_may_name_exists():
-    assert set(MODEL_TYPES) <= set(ARCHITECTURES)
+def test_every_model_type_that_a_config_may_name_can_be_trained_and_the_other_way_round():
+    assert set(MODEL_TYPES) == set(ARGUMENTS) <= set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("architecture", ARGUMENTS)
+def test_the_arguments_of_a_config_build_the_network(architecture):
+    section = GeneratorSection(model_type=architecture, n_channels=5, n_blocks=2, scaling_factor=3)
+    network = build_network(ModelSpec("m", architecture, 3, ("B02",), generator_arguments(section)))
+    assert network(torch.rand(1, 1, 4, 4)).shape == (1, 1, 12, 12)
+    assert len(network.body) == (2 if architecture != "compact" else 2 * 3 + 1)
+    assert next(network.parameters()).shape[0] == 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "of"),
+    [
+        ("n_channels", 6, {"compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan"}),
+        ("n_blocks", 2, {"compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan"}),
+        ("large_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka"}),
+        ("small_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka"}),
+        ("growth_channels", 3, {"rrdb", "esrgan"}),
+        ("res_scale", 0.5, {"res", "rcab", "rrdb", "lka", "esrgan"}),
+        ("reduction", 2, {"rcab"}),
+        ("use_icnr", False, {"srresnet", "res", "rcab", "rrdb", "lka"}),
+        ("global_skip", False, {"srresnet", "res", "rcab", "rrdb", "lka", "esrgan"}),
+    ],
+)
+def test_a_key_changes_the_networks_that_it_is_said_to_change(key, value, of):
+    lr = torch.rand(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    changed = set()
+    for architecture in ARGUMENTS:
+        outputs = []
+        for changes in ({}, {key: value}):
+            settings = {"model_type": architecture, "n_channels": 4, "n_blocks": 1, "reduction": 1} | changes
+            torch.manual_seed(1)
+            network = build_network(ModelSpec("m", architecture, 2, ("B02",), arguments(settings)))
+            outputs.append(network(lr))
+        if not torch.equal(*outputs):
+            changed.add(architecture)
+    assert changed == of
+
+
+def arguments(settings):
+    return generator_arguments(GeneratorSection(**settings))
+
+
+def test_what_has_nothing_to_train_is_refused_in_a_config():
+    with pytest.raises(ModelError, match="'interpolation' is unknown"):
+        arguments({"model_type": "interpolation"})

@@ -29,6 +29,11 @@ class Consistency(nn.Module):
         self.psf = psf
         self.inverse = inverse_filter(autocorrelation(psf), reach).tolist()
 
+    @property
+    def reach(self) -> int:
+        """LR pixels to each side that the layer adds to the reach of what makes ``sr``: two blurs and the inverse."""
+        return 2 * -(-self.psf.radius // self.psf.scale) + len(self.inverse) // 2
+
     def forward(self, sr: Tensor, lr: Tensor) -> Tensor:
         """``sr`` (batch, band, y * scale, x * scale), corrected so that it degrades to ``lr`` (batch, band, y, x)."""
         return self.correction(lr - degrade(sr, self.psf)).add_(sr)

@@ -2,22 +2,37 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from geosr.degrade.psf import PSF
-from geosr.errors import ModelError
 from geosr.models.consistency import Consistency
 from geosr.models.registry import build_network
 from geosr.models.spec import ModelSpec
+
+LARGEST_HALO = 64
+"""LR pixels; a network that reaches further is tiled approximately."""
+
+BLEND_HALO = 32
+"""LR pixels of context on each side of a tile that is blended with its neighbours."""
+
+
+@runtime_checkable
+class _Declares(Protocol):
+    """A network that knows how many LR pixels to each side an output pixel depends on; None is the whole image."""
+
+    @property
+    def reach(self) -> int | None: ...
 
 
 class Model(nn.Module):
     """SR reflectance from LR reflectance.
 
     Args:
-        spec: Facts about the model. A ``halo`` of None is measured.
+        spec: Facts about the model. A ``halo`` of None becomes the network's ``reach``, measured if it has none; past
+            `LARGEST_HALO` pixels, the model is tiled approximately.
         network: The generator; None builds the one that ``spec`` describes. Any module from (batch, band, y, x) to
             (batch, band, y * scale, x * scale) will do.
     """
@@ -27,12 +42,27 @@ class Model(nn.Module):
         self.network = build_network(spec) if network is None else network
         psf = None if spec.consistency_mtf is None else PSF(spec.scale, spec.consistency_mtf)
         self.consistency = None if psf is None else Consistency(psf)
-        self.spec = spec if spec.halo is not None else replace(spec, halo=measure_halo(self, spec))
+        self.spec = spec if spec.halo is not None else self._tiled(spec)
 
     def forward(self, lr: Tensor) -> Tensor:
         """SR reflectance (batch, band, y * scale, x * scale) of LR reflectance (batch, band, y, x), both float32."""
         sr = self.network(lr)
         return sr if self.consistency is None else self.consistency(sr, lr)
+
+    def _tiled(self, spec: ModelSpec) -> ModelSpec:
+        """``spec`` with a halo: what an output pixel depends on, or where that is too far a margin for a blend."""
+        if spec.tiling == "exact":
+            reach = self._reach(spec)
+            if reach is not None and reach <= LARGEST_HALO:
+                return replace(spec, halo=reach)
+        return replace(spec, tiling="approximate", halo=BLEND_HALO)
+
+    def _reach(self, spec: ModelSpec) -> int | None:
+        """LR pixels to each side that an output pixel depends on; None is the whole image, or too many to measure."""
+        if not isinstance(self.network, _Declares):
+            return measure_halo(self, spec)
+        layer = 0 if self.consistency is None else self.consistency.reach
+        return None if self.network.reach is None else self.network.reach + layer
 
     def describe(self) -> str:
         """One line: name, scale, bands and number of parameters."""
@@ -40,18 +70,16 @@ class Model(nn.Module):
         return f"{self.spec.name} (x{self.spec.scale}, {' '.join(self.spec.bands)}, {parameters:,} parameters)"
 
 
-def measure_halo(model: nn.Module, spec: ModelSpec, *, largest: int = 128) -> int:
+def measure_halo(model: nn.Module, spec: ModelSpec, *, largest: int = LARGEST_HALO + 1) -> int | None:
     """LR pixels to each side that the output of one LR pixel depends on: the extent of its input gradient.
 
-    The gradient is that of a random combination of the pixel's SR values, for a random image, in float64.
-
-    Raises:
-        ModelError: The output depends on pixels ``largest`` away; the model cannot be tiled exactly.
+    The gradient is that of a random combination of the pixel's SR values, for a random image, in float64. None means
+    that the output depends on pixels ``largest`` away, or further.
     """
     generator = torch.Generator().manual_seed(0)
     model = deepcopy(model).double().cpu().eval()
-    reach = 16
-    while reach <= largest:
+    reach = min(16, largest)
+    while True:
         size = 2 * reach + 1
         lr = torch.rand(1, len(spec.bands), size, size, generator=generator, dtype=torch.float64, requires_grad=True)
         centre = slice(reach * spec.scale, (reach + 1) * spec.scale)
@@ -61,5 +89,6 @@ def measure_halo(model: nn.Module, spec: ModelSpec, *, largest: int = 128) -> in
         extent = int(touched.abs().max()) if len(touched) else 0
         if extent < reach:  # an extent that fills the image may be cut off by it
             return extent
-        reach *= 2
-    raise ModelError(f"model {spec.name!r} depends on pixels {largest} or more away, so tiles cannot be exact")
+        if reach == largest:
+            return None
+        reach = min(2 * reach, largest)

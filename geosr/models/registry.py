@@ -1,18 +1,62 @@
 """The one place that knows every architecture by name."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from geosr.errors import ModelError, did_you_mean
 from geosr.models.compact import Compact
+from geosr.models.esrgan import ESRGAN
 from geosr.models.interpolation import Interpolation
+from geosr.models.residual import BLOCKS, Residual
 from geosr.models.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from geosr.config.schema import GeneratorSection
 
 ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "compact": Compact,
+    **{block: partial(Residual, block=block) for block in BLOCKS},
+    "esrgan": ESRGAN,
     "interpolation": Interpolation,
 }
+
+_SIZE = {"channels": "n_channels", "blocks": "n_blocks"}
+_SKIP = {"global_skip": "global_skip"}
+_RESIDUAL = {
+    **_SIZE,
+    **_SKIP,
+    "large_kernel_size": "large_kernel_size",
+    "small_kernel_size": "small_kernel_size",
+    "use_icnr": "use_icnr",
+}
+_SCALED = {"res_scale": "res_scale"}
+_GROWTH = {"growth_channels": "growth_channels"}
+
+ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+    "compact": _SIZE,
+    "srresnet": _RESIDUAL,
+    "res": {**_RESIDUAL, **_SCALED},
+    "rcab": {**_RESIDUAL, **_SCALED, "reduction": "reduction"},
+    "rrdb": {**_RESIDUAL, **_SCALED, **_GROWTH},
+    "lka": {**_RESIDUAL, **_SCALED},
+    "esrgan": {**_SIZE, **_SKIP, **_SCALED, **_GROWTH},
+}
+"""Of each architecture that can be trained, its arguments and the key of a config's Generator section each is."""
+
+
+def generator_arguments(section: "GeneratorSection") -> dict[str, Any]:
+    """The constructor arguments of ``section.model_type``, without bands, scale and normalisation.
+
+    Raises:
+        ModelError: The architecture is unknown, or has nothing to train.
+    """
+    if section.model_type not in ARGUMENTS:
+        raise _unknown(section.model_type, ARGUMENTS)
+    values = vars(section)
+    return {argument: values[key] for argument, key in ARGUMENTS[section.model_type].items()}
 
 
 def build_network(spec: ModelSpec) -> nn.Module:
@@ -22,11 +66,12 @@ def build_network(spec: ModelSpec) -> nn.Module:
         ModelError: The architecture is unknown, or does not take the arguments.
     """
     if spec.architecture not in ARCHITECTURES:
-        raise ModelError(
-            f"architecture {spec.architecture!r} is unknown ({' '.join(ARCHITECTURES)})"
-            + did_you_mean(spec.architecture, ARCHITECTURES)
-        )
+        raise _unknown(spec.architecture, ARCHITECTURES)
     try:
         return ARCHITECTURES[spec.architecture](bands=len(spec.bands), scale=spec.scale, **spec.arguments)
     except TypeError as error:
         raise ModelError(f"architecture {spec.architecture!r} does not take {spec.arguments}: {error}") from error
+
+
+def _unknown(name: str, known: Mapping[str, Any]) -> ModelError:
+    return ModelError(f"architecture {name!r} is unknown ({' '.join(known)})" + did_you_mean(name, known))
