@@ -50,6 +50,10 @@ class ConfigError(GeosrError):
     """A configuration holds an unknown key or a value that is not allowed."""
 
 
+class TrainingError(GeosrError):
+    """A training run cannot go on: a loss is not finite any more."""
+
+
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """The end of an error message that names the choice closest to `word`, or an empty string.
 

@@ -433,7 +433,7 @@ def test_a_config_trains_from_a_prepared_store(geosr, small_store, tmp_path, mon
     steps = ("Training.max_steps=2", "Training.val_every=2", "Training.accelerator=cpu", "Data.val_patches=3")
     code, said, error = geosr("train", "-c", "config_20m.yaml", f"Data.root={small_store}", *tiny, *steps, "-q")
     assert code == 0, error
-    assert said.strip().endswith("s2-rgbn-x2.safetensors")
+    assert said.strip().endswith("s2-rgbn-x2-gan.safetensors")
     code, _, error = geosr("train", f"Data.root={small_store}", *tiny, "Data.patch_size=40", "-q")
     assert code == 1
     assert "has patches of 64 HR pixels" in error

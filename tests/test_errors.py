@@ -5,7 +5,17 @@ from geosr.errors import GeosrError, UsageError, did_you_mean
 
 
 @pytest.mark.parametrize(
-    "name", ["BandError", "RadiometryError", "InputError", "OutputError", "GridError", "ModelError", "ConfigError"]
+    "name",
+    [
+        "BandError",
+        "RadiometryError",
+        "InputError",
+        "OutputError",
+        "GridError",
+        "ModelError",
+        "ConfigError",
+        "TrainingError",
+    ],
 )
 def test_every_error_is_a_geosr_error_that_exits_with_1(name):
     error = getattr(errors, name)

@@ -26,17 +26,40 @@ def train(
         list[str] | None, typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings on top of the config's.")
     ] = None,
     config: Annotated[
-        str, typer.Option("--config", "-c", help="YAML file, or the name of a shipped config.")
-    ] = "config_20m.yaml",
+        str | None,
+        typer.Option("--config", "-c", help="YAML file, or the name of a shipped config; config_20m.yaml if left out."),
+    ] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with a run: auto for the latest of this config, its folder, a checkpoint.")
+    ] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="Processes, each on a device of its own.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, 32-true, bf16-mixed or 16-mixed.")] = None,
+    max_time: Annotated[str | None, typer.Option(help="Stop after days:hours:minutes:seconds.")] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Small networks, 16 steps, everything once.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Build everything and measure a step; train and write nothing.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model and export its weights file."""
     with _training_extra("training"):
+        from geosr.training import measure_run
         from geosr.training import train as run
 
-    path = run(config, overrides or [], quiet=quiet or as_json)
-    print(json.dumps({"weights": str(path)}) if as_json else path)
+    given = {"Training.devices": devices, "Training.precision": precision, "Training.max_time": max_time}
+    settings = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    if resume is not None:
+        settings.append(f"Model.continue_training={resume}")
+        own = Path(resume) / "config.yaml" if Path(resume).is_dir() else Path(resume).parent / "config.yaml"
+        config = config or (str(own) if own.is_file() else None)
+    config = config or "config_20m.yaml"
+    if dry_run:
+        needs = measure_run(config, settings)
+        print(json.dumps(asdict(needs)) if as_json else needs)
+        return
+    path = run(config, settings, debug=debug, quiet=quiet or as_json)
+    print(json.dumps({"weights": str(path), "folder": str(path.parent)}) if as_json else path)
 
 
 @app.command()

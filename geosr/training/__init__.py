@@ -1,5 +1,6 @@
 """Training: from a configuration to a weights file."""
 
+from geosr.training.needs import measure_run
 from geosr.training.run import train
 
-__all__ = ["train"]
+__all__ = ["measure_run", "train"]

@@ -1,92 +1,411 @@
-"""The Lightning module: what one training step and one validation scene do."""
+"""The Lightning module: what one update of the generator, and of the discriminator beside it, does."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.amp import GradScaler
 
-from geosr import losses, metrics
+from geosr import __version__, metrics
+from geosr.config.schedule import Schedule
 from geosr.config.schema import Config
-from geosr.degrade import PSF, degrade, nominal_mtf, usm_sharpen
+from geosr.data.splits import hashed
+from geosr.degrade import PSF, nominal_mtf
 from geosr.degrade.resample import bicubic
+from geosr.losses import ContentLoss, adversarial_objective, gradient_penalty, r1_penalty, sharpened
 from geosr.models import Model
+from geosr.models.blocks import Trunk
+from geosr.training.build import FACTS, Networks
+from geosr.training.ema import EMA
+from geosr.training.figures import central, figures, inside
+from geosr.training.health import require_finite
+from geosr.training.optim import NETWORKS, Plateau, build_optimizer, clip, set_rate
 
-BORDER = 8
-"""HR pixels at the edge of a validation scene that do not count: they are extrapolated rather than resolved."""
+Batch = dict[str, Tensor]
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""What both networks compute in, by ``Training.precision``."""
 
 
 class SuperResolution(L.LightningModule):
-    """A model that learns to undo a degradation, and the moving average of its weights that is kept."""
+    """A generator, the discriminator that it is trained against, and the moving average that is kept.
 
-    def __init__(self, model: Model, config: Config) -> None:
+    One batch holds all the patches of one generator update, so ``step``, the updates done, is also Lightning's count of
+    batches: its ``global_step`` counts both optimisers. The generator is updated first, and the discriminator then sees
+    the images that it made, as in BasicSR's ESRGAN. What is random in an update depends on seed and step alone.
+
+    Args:
+        networks: The generator, and the discriminator where one is needed.
+        config: The whole configuration.
+        schedule: What happens at which step.
+        precision: 32-true, bf16-mixed or 16-mixed; losses and penalties are always computed in float32.
+        folder: Where a batch that breaks the training is saved.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        networks: Networks,
+        config: Config,
+        schedule: Schedule,
+        *,
+        precision: str = "32-true",
+        folder: Path = Path(),
+    ) -> None:
         super().__init__()
-        self.config = config
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.automatic_optimization = False
+        self.config, self.schedule, self.folder = config, schedule, folder
+        self.networks = networks
+        self.model, self.discriminator = networks.model, networks.discriminator
+        training = config.Training
+        self.content = ContentLoss(training.Losses, config.Data.bands)
+        self.objective = adversarial_objective(training.Losses, label_smoothing=training.label_smoothing)
         self.psf = PSF(config.Generator.scaling_factor, nominal_mtf(config.Degradation.sensor.mtf, config.Data.bands))
-        average = get_ema_multi_avg_fn(config.Training.EMA.decay)
-        self.ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if config.Training.EMA.enabled else None
-        if self.ema is not None:
-            self.ema.requires_grad_(False)  # several devices would wait for its gradients
+        for name, default in (("mean", 0.0), ("std", 1.0)):
+            values = self.model.spec.arguments.get(name) or [default] * len(config.Data.bands)
+            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
+        for network in self._networks():
+            if training.channels_last:
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for trunk in (part for part in network.modules() if isinstance(part, Trunk)):
+                trunk.gradient_checkpointing = training.gradient_checkpointing
+        self.ema = EMA(self.model, training.EMA) if training.EMA.enabled else None
+        if training.compile:
+            self.model.network.compile()
+            penalised = training.Losses.r1_gamma or training.Losses.gp_weight
+            if (
+                self.discriminator is not None and not penalised
+            ):  # torch.compile derives a network once, penalties twice
+                self.discriminator.compile()
+        self.every = min(config.Logging.every, schedule.total)
+        """Steps from one logged value to the next."""
+        self.judged: Model | None = None
+        self.precision = precision
+        self.scalers: list[GradScaler] = []
+        rates = config.Optimizers.optim_g_lr, config.Optimizers.optim_d_lr
+        self.plateaus = [
+            Plateau(config.Schedulers, rate, which)
+            for _, rate, which in zip(self._networks(), rates, NETWORKS, strict=False)
+        ]
+        self.side = config.Data.patch_size * self.psf.scale
+        self.step = 0
+        self.accuracy = 0.0
+        """Share of the scores that the discriminator was right about, where a limit watches it."""
+
+    def _networks(self) -> list[nn.Module]:
+        return [self.model] if self.discriminator is None else [self.model, self.discriminator]
+
+    def setup(self, stage: str) -> None:
+        """Make the scalers of float16 gradients, one for each optimiser, for the device that is now known."""
+        self.scalers = [GradScaler(self.device.type, enabled=self.precision == "16-mixed") for _ in self._networks()]
+
+    # Which weights
 
     @property
     def best(self) -> Model:
-        """The weights to validate and to export."""
-        return self.model if self.ema is None else self.ema.module  # type: ignore[return-value]
+        """The weights to validate and to export: the average, once there is one."""
+        return self.ema.model if self.ema is not None and self.ema.is_active else self.model
 
-    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
-        """Loss of one batch of LR and HR patches."""
-        weights = self.config.Training.Losses
-        sr = self.model(batch["lr"])
-        target = usm_sharpen(batch["hr"]) if weights.l1_gt_usm else batch["hr"]
-        loss = weights.l1_weight * losses.l1(sr, target, batch["valid"])
-        self.log("train/l1", loss, prog_bar=True)
-        return loss
+    def on_validation_start(self) -> None:
+        """Have the best weights on the device, where the average is kept elsewhere."""
+        best = self.best
+        elsewhere = next(best.parameters()).device != self.device
+        self.judged = deepcopy(best).to(self.device) if elsewhere else None
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_index: int) -> None:
-        """Take the new weights into the average."""
+    def on_validation_end(self) -> None:
+        """Let go of them."""
+        self.judged = None
+
+    def forward(self, lr: Tensor) -> Tensor:
+        """SR reflectance (batch, band, y * scale, x * scale) by the best weights."""
+        return (self.judged or self.best)(lr)
+
+    # One update
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        """Count as Lightning's loggers do: of a run that is continued from a validation they would be one behind."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.step
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Update the generator and, after its pretraining, the discriminator; the generator's loss."""
+        training = self.config.Training
+        torch.manual_seed(int(hashed(training.seed, self.step, self.global_rank, 1)))
+        self._set_rates()
+        parts = split(batch, self.config.Data.train_batch_size)
+        at_once = training.accumulate_grad_batches
+        values, made = self._update_generator(parts[:at_once])
+        if not self.schedule.is_pretraining(self.step):
+            first = (self.step - self.schedule.pretraining) * training.d_steps_per_g
+            values |= self._update_discriminator(parts[:at_once], made, first)
+            for turn in range(1, training.d_steps_per_g):
+                more = parts[turn * at_once : (turn + 1) * at_once]
+                values |= self._update_discriminator(
+                    more, [self._without_gradient(part["lr"]) for part in more], first + turn
+                )
         if self.ema is not None:
-            self.ema.update_parameters(self.model)
+            self.ema.update(self.model, step=self.step)
+        if self._is_logged:
+            self._log(values, parts[0], made[0])
+        self.step += 1
+        return values["generator/total_loss"]
 
-    def validation_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
-        """Figures of each image next to those of bicubic interpolation; the epoch's are the mean over images."""
-        with torch.autocast(batch["lr"].device.type, enabled=False):
-            sr = self.best(batch["lr"])
+    def _update_generator(self, parts: Sequence[Batch]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """One step of its optimiser: what is logged, and the images that it made."""
+        pretraining = self.schedule.is_pretraining(self.step)
+        weight = self.schedule.adversarial_weight(self.step)
+        only = self.config.Training.pretrain_losses if pretraining else ()
+        made: list[Tensor] = []
+        several: list[dict[str, Tensor]] = []
+        with _frozen(self.discriminator):
+            for part in parts:
+                with self._autocast():
+                    sr = self.model(part["lr"])
+                    content, terms = self.content(sr, part["hr"], part["valid"], only=only)
+                adversarial = torch.zeros_like(content)
+                if not pretraining:
+                    adversarial = self._fooled(sr, part)
+                total = content + weight * adversarial
+                values = {f"train_metrics/{name}": value for name, value in terms.items()}
+                values |= {
+                    "generator/content_loss": content.detach(),
+                    "generator/adversarial_loss": adversarial.detach(),
+                    "generator/total_loss": total.detach(),
+                }
+                require_finite(values, part, step=self.step, folder=self.folder)
+                self.manual_backward(self.scalers[0].scale(total / len(parts)))
+                made.append(sr.detach())
+                several.append(values)
+        self._apply_gradients(0)
+        return _mean(several), made
+
+    def _fooled(self, sr: Tensor, part: Batch) -> Tensor:
+        """The generator's adversarial loss."""
+        real = None
+        if self.objective.relativistic:
+            with torch.no_grad():
+                real = self._scores(self._real(part), part["valid"])
+        return self.objective.generator(self._scores(sr, part["valid"]), real)
+
+    def _update_discriminator(self, parts: Sequence[Batch], made: Sequence[Tensor], number: int) -> dict[str, Tensor]:
+        """One step of its optimiser, the discriminator's ``number``-th of all: what is logged."""
+        assert self.discriminator is not None
+        losses, limit = self.config.Training.Losses, self.config.Training.d_accuracy_limit
+        waits = limit is not None and self.accuracy > limit
+        lazy = losses.r1_every if number % losses.r1_every == 0 else 0
+        several = []
+        for part, sr in zip(parts, made, strict=True):
+            hr, valid = self._real(part), part["valid"]
+            with torch.set_grad_enabled(not waits):
+                real, fake = self._scores(hr, valid), self._scores(sr, valid)
+            loss = self.objective.discriminator(real, fake)
+            penalty = torch.zeros_like(loss)
+            if losses.r1_gamma and lazy and not waits:
+                penalty = losses.r1_gamma * lazy * r1_penalty(self.discriminator, self._seen(hr, valid))
+            total = loss + penalty
+            if losses.gp_weight and not waits:
+                images = self._seen(hr, valid), self._seen(sr, valid)
+                total = total + losses.gp_weight * gradient_penalty(
+                    self.discriminator, *images, generator=torch.default_generator
+                )
+            require_finite({"discriminator's loss": total}, part, step=self.step, folder=self.folder)
+            if not waits:
+                self.manual_backward(self.scalers[1].scale(total / len(parts)))
+            of_real, of_fake = self.objective.probabilities(real.detach(), fake.detach())
+            several.append(
+                {
+                    "discriminator/adversarial_loss": loss.detach(),
+                    "discriminator/r1_penalty": penalty.detach(),
+                    "discriminator/D(y)_prob": of_real,
+                    "discriminator/D(G(x))_prob": of_fake,
+                    "discriminator/accuracy": self.objective.accuracy(real.detach(), fake.detach()),
+                }
+            )
+        values = _mean(several)
+        if not waits:
+            self._apply_gradients(1)
+        if limit is not None:  # all processes decide alike
+            self.accuracy = float(self.trainer.strategy.reduce(values["discriminator/accuracy"], reduce_op="mean"))
+        return values
+
+    def _apply_gradients(self, which: int) -> None:
+        """Step an optimiser, 0 the generator's and 1 the discriminator's, with the gradients that are there."""
+        optimizer, scaler, network = self._optimizers[which], self.scalers[which], self._networks()[which]
+        if scaler.is_enabled():
+            scaler.unscale_(optimizer)
+        clip(network.parameters(), self.config.Optimizers.gradient_clip_val)
+        if scaler.is_enabled():
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
+        optimizer.zero_grad()
+
+    # What the discriminator sees
+
+    def _real(self, part: Batch) -> Tensor:
+        sharp = self.config.Training.Losses.gan_gt_usm
+        return sharpened(part["hr"], part["valid"]) if sharp else part["hr"]
+
+    def _seen(self, image: Tensor, valid: Tensor) -> Tensor:
+        """The image in the network's own normalisation; an invalid pixel is the mean, in SR as in HR."""
+        return torch.where(valid.unsqueeze(1), (image - self.mean) / self.std, 0.0)
+
+    def _scores(self, image: Tensor, valid: Tensor) -> Tensor:
+        """The discriminator's logits, in float32."""
+        assert self.discriminator is not None
+        with self._autocast():
+            return self.discriminator(self._seen(image, valid)).float()
+
+    def _without_gradient(self, lr: Tensor) -> Tensor:
+        with torch.no_grad(), self._autocast():
+            return self.model(lr)
+
+    def _autocast(self) -> torch.autocast:
+        kind = AUTOCAST.get(self.precision)
+        return torch.autocast(self.device.type, dtype=kind, enabled=kind is not None)
+
+    # Validation
+
+    def validation_step(self, batch: Batch, batch_index: int) -> Batch:
+        """Figures of each image next to bicubic interpolation's; the epoch's are the mean over images."""
+        return self._evaluate(batch, "val_metrics")
+
+    def test_step(self, batch: Batch, batch_index: int) -> Batch:
+        """The same as in validation."""
+        return self._evaluate(batch, "test_metrics")
+
+    def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """SR reflectance of the batch, by the best weights."""
+        return self(batch["lr"])
+
+    def _evaluate(self, batch: Batch, group: str) -> Batch:
+        sr, interpolated = self(batch["lr"]), bicubic(batch["lr"], self.psf.scale)
+        batch = {**batch, "sr": sr, "bicubic": interpolated}
         for one in range(len(sr)):
-            image = slice(one, one + 1)
-            valid = inside(batch["valid"][image])
-            if valid.any():
-                figures = self._figures(sr[image], batch["lr"][image], inside(batch["hr"][image]), valid)
-                self.log_dict(figures, batch_size=1)
+            image = {name: value[one : one + 1] for name, value in batch.items()}
+            if inside(image["valid"]).any():
+                values = figures(image, self.psf, self.content)
+                self.log_dict({f"{group}/{name}": value for name, value in values.items()}, batch_size=1)
+        if self.discriminator is not None and not self.schedule.is_pretraining(self.step):
+            hr, fake, valid = (central(batch[name], self.side) for name in ("hr", "sr", "valid"))
+            loss = self.objective.discriminator(self._scores(hr, valid), self._scores(fake, valid))
+            self.log("validation/DISC_adversarial_loss", loss, batch_size=len(sr))
+        self.log("updates", float(self.step), logger=False, batch_size=1)
+        return batch
 
-    def _figures(self, sr: Tensor, lr: Tensor, hr: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """Figures of one image and of bicubic interpolation; ``hr`` and ``valid`` come without their border."""
-        interpolated = bicubic(lr, self.psf.scale)
-        psnr = metrics.psnr(inside(sr), hr, valid)
-        gain = psnr - metrics.psnr(inside(interpolated), hr, valid)
-        figures = {"val/psnr": psnr, "val/psnr_over_bicubic": gain}
-        for name, image in (("", sr), ("_bicubic", interpolated)):
-            figures["val/sam" + name] = metrics.sam(inside(image), hr, valid)
-            figures["val/ssim" + name] = metrics.ssim(inside(image), hr, valid)
-            figures["val/consistency" + name] = (degrade(image, self.psf) - lr).abs().mean()
-        return figures
+    # Logging
 
-    def configure_optimizers(self) -> Any:
-        """Adam with a linear warm-up and a cosine to zero."""
-        optimizers, steps = self.config.Optimizers, self.config.Training.max_steps
-        warmup = max(min(self.config.Schedulers.g_warmup_steps, steps // 2), 1)
-        beta1, beta2 = optimizers.betas
-        optimizer = torch.optim.Adam(self.model.parameters(), lr=optimizers.optim_g_lr, betas=(beta1, beta2))
-        schedule = SequentialLR(
-            optimizer,
-            [LinearLR(optimizer, 1 / warmup, total_iters=warmup), CosineAnnealingLR(optimizer, max(steps - warmup, 1))],
-            milestones=[warmup],
+    @property
+    def _is_logged(self) -> bool:
+        """Whether Lightning's loggers take the values of this update."""
+        return (self.step + 1) % self.every == 0
+
+    def _log(self, values: dict[str, Tensor], part: Batch, sr: Tensor) -> None:
+        """Log an update and what only matters when someone looks."""
+        self.log_dict(values)
+        hr, valid = part["hr"], part["valid"]
+        with self._autocast():
+            quality = {f"train_metrics/{name}": value for name, value in self.content.terms(sr, hr, valid).items()}
+        if valid.any():
+            quality |= {
+                "train_metrics/psnr": metrics.psnr(sr, hr, valid),
+                "train_metrics/ssim": metrics.ssim(sr, hr, valid),
+            }
+        self.log_dict({name: value for name, value in quality.items() if name not in values})
+        self.log_dict(
+            {
+                "training/pretrain_phase": float(self.schedule.is_pretraining(self.step)),
+                "training/adv_loss_weight": self.schedule.adversarial_weight(self.step),
+            }
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        self.log_dict({"EMA/enabled": 0.0} if self.ema is None else self.ema.figures(self.step))
+        for name, optimizer in zip(("generator", "discriminator"), self._optimizers, strict=False):
+            self.log(f"lr_{name}", optimizer.param_groups[0]["lr"], prog_bar=name == "generator")
+
+    # Optimisers
+
+    def configure_optimizers(self) -> list[Any]:
+        """The generator's, and the discriminator's where there is one."""
+        section = self.config.Optimizers
+        return [
+            build_optimizer(section, network, which) for network, which in zip(self._networks(), NETWORKS, strict=False)
+        ]
+
+    @property
+    def _optimizers(self) -> list[Any]:
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def _set_rates(self) -> None:
+        """Give both optimisers the learning rate of this step."""
+        for which, optimizer, plateau in zip(NETWORKS, self._optimizers, self.plateaus, strict=False):
+            set_rate(optimizer, plateau.rate * self.schedule.rate_factor(self.step, warm_up=which == "g"))
+
+    def configure_callbacks(self) -> list[L.Callback]:
+        """What lowers the learning rates on a plateau."""
+        return [WatchPlateaus()] if self.schedule.decay == "plateau" else []
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning does not know: the step, plateaus, scalers; the model's specification and the config."""
+        checkpoint[FACTS] = {
+            "geosr": __version__,
+            "config": self.config.to_dict(),
+            "spec": self.model.spec.to_dict(),
+            "step": self.step,
+            "accuracy": self.accuracy,
+            "plateaus": [plateau.state_dict() for plateau in self.plateaus],
+            "scalers": [scaler.state_dict() for scaler in self.scalers],
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint was made."""
+        facts = checkpoint[FACTS]
+        self.step, self.accuracy = facts["step"], facts["accuracy"]
+        for plateau, state in zip(self.plateaus, facts["plateaus"], strict=True):
+            plateau.load_state_dict(state)
+        for scaler, state in zip(self.scalers, facts["scalers"], strict=True):
+            if state:  # a scaler that is switched off has none
+                scaler.load_state_dict(state)
 
 
-def inside(image: Tensor) -> Tensor:
-    """Image (..., y, x) without its border."""
-    return image[..., BORDER:-BORDER, BORDER:-BORDER]
+class WatchPlateaus(L.Callback):
+    """Shows each validation after the warm-up to the plateaus, before a checkpoint is made: the module's hook is later."""
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Lower the learning rates where a plateau has lasted too long."""
+        if trainer.state.fn == TrainerFn.FITTING and module.step >= module.schedule.warmup:
+            for plateau in module.plateaus:
+                plateau.validated(trainer.callback_metrics)
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    """The batch in parts of at most ``size`` patches."""
+    return [
+        {name: value[start : start + size] for name, value in batch.items()}
+        for start in range(0, len(batch["lr"]), size)
+    ]
+
+
+def _mean(several: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of values of the same names."""
+    return {name: torch.stack([values[name] for values in several]).mean() for name in several[0]}
+
+
+@contextmanager
+def _frozen(network: nn.Module | None) -> Iterator[None]:
+    """Spend nothing on gradients of this network's weights."""
+    if network is not None:
+        network.requires_grad_(False)
+    yield
+    if network is not None:
+        network.requires_grad_(True)

@@ -1,142 +1,351 @@
-"""One training run: data, model, trainer, and the weights file at its end."""
+"""One training run: data, networks and trainer, and what it leaves behind."""
 
+import json
 import logging
+import math
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from geosr import __version__
 from geosr.config import Config, check, load_config
 from geosr.data.datamodule import GeoSRDataModule
-from geosr.errors import ConfigError
-from geosr.models import Model, ModelSpec, load_model, save_model
-from geosr.models.hardware import native_bf16
+from geosr.models import save_model
+from geosr.models.hardware import keep_freed_memory, native_bf16
+from geosr.training.build import FACTS, build_networks
+from geosr.training.debug import shrunk
+from geosr.training.folder import CHECKPOINT, CONFIG, find_checkpoint, new_run
+from geosr.training.health import Health
+from geosr.training.loggers import make_loggers
 from geosr.training.module import SuperResolution
+from geosr.training.optim import is_better_higher
+from geosr.training.panels import Panels
+from geosr.training.report import SUMMARY, Report, write_report
+from geosr.training.timing import Timing
 
 log = logging.getLogger("geosr")
+
+LOG = "train.log"
+"""What the run said."""
+FOLDER = "GEOSR_RUN_FOLDER"
+"""Environment variable by which the first of several processes tells the others where the run is."""
 
 NOISE = (
     "Experiment logs directory .* exists and is not empty",  # the run's folder holds the run's configuration
     "Checkpoint directory .* exists and is not empty",
     "The '.*_dataloader' does not have many workers",  # Data.num_workers decides
+    ".*sync_dist=True.*",  # every process validates everything, so their figures are the same
+    "The dirpath has changed",  # a run's folder may be moved
+    "You're resuming from a checkpoint that ended before the epoch",  # the data module goes on with the next patches
 )
 """Warnings of Lightning that a user can do nothing about, or has decided."""
 
 
 def train(
-    config: str | Path | Config = "config_20m.yaml", overrides: Sequence[str] = (), *, quiet: bool = False
+    config: str | Path | Config = "config_20m.yaml",
+    overrides: Sequence[str] = (),
+    *,
+    debug: bool = False,
+    quiet: bool = False,
 ) -> Path:
-    """Path of the weights file that a run of ``config`` ends with: the averaged weights of its best validation.
+    """Path of the weights file that a run of ``config`` ends with.
+
+    A run with a discriminator ends with its last averaged weights: by the figures that compare pixels the best would be
+    those from before the adversarial phase. Without one it ends with those of the best validation.
 
     Args:
         config: A configuration, its file, or the name of a shipped one.
-        overrides: ``Section.key=value`` settings on top of the file's.
+        overrides: ``Section.key=value`` settings on top of the file's. ``Model.continue_training=auto`` goes on with
+            the latest run of the same name.
+        debug: Train small networks for 16 steps, to see everything work.
         quiet: No progress bar.
 
     Raises:
         ConfigError: The configuration or the data that it names does not hold.
+        TrainingError: A loss is not finite any more.
     """
     settings = check(config) if isinstance(config, Config) else load_config(config, overrides)
-    L.seed_everything(settings.Training.seed, verbose=False)
-    data = GeoSRDataModule(settings)
-    log.info(data.describe())
-    model = build_model(settings, data)
-    log.info("training %s", model.describe())
-    folder = Path(settings.Logging.dir) / f"{settings.Model.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings.to_dict(), sort_keys=False))
-
-    module = SuperResolution(model, settings)
-    best = ModelCheckpoint(folder, "best", monitor="val/psnr_over_bicubic", mode="max", save_last=True)
-    with _without_noise():
-        trainer = make_trainer(settings, folder, best, quiet=quiet)
-        trainer.fit(module, data)
-        state = torch.load(best.best_model_path, weights_only=True)
-        module.load_state_dict(state["state_dict"])
-        (measured,) = trainer.validate(module, data, verbose=False)
-    figures = {name.removeprefix("val/"): round(value, 6) for name, value in measured.items()}
-    log.info(summary(figures))
-    trained = module.best.cpu()
-    trained.spec = replace(
-        trained.spec,
-        provenance={
-            "geosr": __version__,
-            "step": state["global_step"],
-            "config": settings.to_dict(),
-            "scenes": data.sources(),
-            "attribution": "contains modified Copernicus Sentinel data",
-        },
-        quality=figures,
-    )
-    weights = save_model(trained, folder / f"{settings.Model.name}.safetensors")
-    return weights.path
+    run = prepare_run(shrunk(settings) if debug else settings)
+    with run.logged():
+        return run.train(quiet=quiet)
 
 
-def build_model(config: Config, data: GeoSRDataModule) -> Model:
-    """The model to train: its own normalisation, fresh weights or those of ``Model.load_checkpoint``."""
-    generator = config.Generator
-    mean, std = data.normalisation()
-    spec = ModelSpec(
-        name=config.Model.name,
-        architecture=generator.model_type,
-        scale=generator.scaling_factor,
-        bands=tuple(config.Data.bands),
-        arguments={"channels": generator.n_channels, "blocks": generator.n_blocks, "mean": mean, "std": std},
-        gsd=config.Data.gsd,
-        consistency_mtf=data.psf.mtf if generator.consistency else None,
-        licence=config.Model.licence,
-    )
-    if config.Model.load_checkpoint is None:
-        return Model(spec)
-    start = load_model(config.Model.load_checkpoint)
-    for fact in ("architecture", "scale", "bands"):
-        theirs, ours = getattr(start.spec, fact), getattr(spec, fact)
-        if theirs != ours:
-            raise ConfigError(f"Model.load_checkpoint has {fact} {theirs!r}, the configuration says {ours!r}")
-    model = Model(replace(spec, arguments=start.spec.arguments))
-    model.network.load_state_dict(start.network.state_dict())
-    return model
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to start."""
+
+    config: Config
+    data: GeoSRDataModule
+    module: SuperResolution
+    folder: Path
+    checkpoint: Path | None
+    """Where an earlier run stopped, which this one continues."""
+
+    def describe(self) -> str:
+        """What will happen, a few lines."""
+        config, schedule, data = self.config, self.module.schedule, self.data
+        training = config.Training
+        phases = ", ".join(f"{name} {start:,} to {end:,}" for name, start, end in schedule.phases())
+        at_once = config.Data.train_batch_size * training.accumulate_grad_batches * training.devices
+        epochs = schedule.total / data.updates_per_epoch
+        processes = f", {training.devices} processes" if training.devices > 1 else ""
+        lines = [
+            f"{schedule.total:,} steps of {at_once} patches ({epochs:.2g} epochs), validation every "
+            f"{min(training.val_every, schedule.total):,}; {phases}",
+            f"on {_accelerator(config)} in {self.module.precision}{processes}",
+            f"{'continuing' if self.checkpoint else 'writing to'} {self.folder}",
+        ]
+        return "\n".join(lines)
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Everything that geosr says meanwhile also goes to the run's log."""
+        if rank_zero_only.rank not in (None, 0):
+            yield
+            return
+        handler = logging.FileHandler(self.folder / LOG, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level = log.level
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+            log.setLevel(level)
+            handler.close()
+
+    def train(self, *, quiet: bool) -> Path:
+        """Train to the end, or until it is interrupted; the path of the weights file."""
+        started = perf_counter()
+        log.info("%s", self.data.describe())
+        log.info("%s", self.module.networks.describe())
+        log.info("%s", self.describe())
+        if rank_zero_only.rank in (None, 0):
+            (self.folder / CONFIG).write_text(yaml.safe_dump(self.config.to_dict(), sort_keys=False), "utf-8")
+        best = self._best()
+        with without_noise():
+            trainer = make_trainer(self, [best], quiet=quiet)
+            with _stoppable(trainer) as stop:
+                try:
+                    trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
+                except BaseException as error:
+                    self._tell("interrupted" if isinstance(error, SystemExit) else "failed", started)
+                    raise
+            if best.best_model_path and not self.module.schedule.adversarial:
+                state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+                self.module.load_state_dict(state["state_dict"])
+                self.module.step = state[FACTS]["step"]
+            if (
+                trainer.callback_metrics.get("updates", -1) == self.module.step
+            ):  # the last validation was of these weights
+                measured: Mapping[str, Any] = dict(trainer.callback_metrics)
+            else:
+                measured = {} if stop.is_set() else trainer.validate(self.module, self.data, verbose=False)[0]
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish()
+        return self._finish(measured, interrupted=stop.is_set(), started=started)
+
+    def _best(self) -> ModelCheckpoint:
+        """Keeps the two best checkpoints, and the last."""
+        metric = self.config.Schedulers.metric
+        return ModelCheckpoint(
+            self.folder,
+            "best-{updates:.0f}",
+            monitor=metric,
+            mode="max" if is_better_higher(metric) else "min",
+            save_top_k=2,
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+        )
+
+    def _finish(self, measured: Mapping[str, Any], *, interrupted: bool, started: float) -> Path:
+        """Write weights, summary and report, and say where they are."""
+        path = self.folder / f"{self.config.Model.name}.safetensors"
+        if rank_zero_only.rank not in (None, 0):
+            return path
+        figures = quality(measured)
+        self._export(path, figures)
+        report = self._tell("interrupted" if interrupted else "finished", started, measured)
+        if figures:
+            log.info("%s", describe_quality(figures))
+        log.info("weights: %s\nreport: %s", path, report)
+        if interrupted:
+            log.info("interrupted at step %s; go on with --resume %s", f"{self.module.step:,}", self.folder)
+        return path
+
+    def _export(self, path: Path, figures: Mapping[str, float]) -> None:
+        """Write the weights file, which says how it came about."""
+        trained = self.module.best.cpu()
+        trained.spec = replace(
+            trained.spec,
+            provenance={
+                "geosr": __version__,
+                "step": self.module.step,
+                "config": self.config.to_dict(),
+                "scenes": self.data.sources(),
+                "attribution": "contains modified Copernicus Sentinel data",
+            },
+            quality=dict(figures),
+        )
+        save_model(trained, path)
+
+    @rank_zero_only
+    def _tell(self, status: str, started: float, measured: Mapping[str, Any] | None = None) -> Path:
+        """Write how the run ended, and the report."""
+        weights = self.folder / f"{self.config.Model.name}.safetensors"
+        summary = {
+            "status": status,
+            "step": self.module.step,
+            "steps": self.module.schedule.total,
+            "seconds": round(perf_counter() - started, 1),
+            "weights": weights.name if weights.is_file() else None,
+            "metrics": {
+                name: round(float(value), 6)
+                for name, value in (measured or {}).items()
+                if name.startswith(("val_metrics/", "validation/"))
+            },
+        }
+        (self.folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+        return write_report(self.folder)
 
 
-def make_trainer(config: Config, folder: Path, best: ModelCheckpoint, *, quiet: bool) -> L.Trainer:
-    """A Lightning trainer that validates every ``Training.val_every`` steps and logs to ``folder``."""
-    training = config.Training
-    precision: Any = training.precision
-    if precision == "auto":
-        native = native_bf16("cpu" if training.accelerator == "cpu" else "auto")
-        precision = "bf16-mixed" if native else "32-true"
-    callbacks: list[Any] = [best, LearningRateMonitor()]
+def prepare_run(config: Config, *, folder: Path | None = None) -> Run:
+    """Data and networks of a run; everything that can be wrong with the configuration is found here.
+
+    Args:
+        config: The configuration.
+        folder: Where the run writes; None makes a new one, or takes that of the run that is continued.
+    """
+    keep_freed_memory()
+    L.seed_everything(config.Training.seed, verbose=False)
+    where = config.Model.continue_training
+    checkpoint = None if where is None else find_checkpoint(where, config)
+    data = GeoSRDataModule(config)
+    networks = build_networks(config, data)
+    if folder is None:
+        folder = checkpoint.parent if checkpoint else _new_folder(config)
+    module = SuperResolution(networks, config, data.schedule, precision=_precision(config), folder=folder)
+    return Run(config, data, module, folder, checkpoint)
+
+
+def _new_folder(config: Config) -> Path:
+    """A new folder, or that of the process that started this one."""
+    if int(os.environ.get("LOCAL_RANK", 0)) and FOLDER in os.environ:
+        return Path(os.environ[FOLDER])
+    folder = new_run(config)
+    os.environ[FOLDER] = str(folder)
+    return folder
+
+
+def make_trainer(run: Run, callbacks: Sequence[L.Callback], *, quiet: bool) -> L.Trainer:
+    """A Lightning trainer for all steps of the run, which for Lightning are one epoch."""
+    config, training, total = run.config, run.config.Training, run.module.schedule.total
+    metric = config.Schedulers.metric
+    resumed_at = None
+    if run.checkpoint:
+        resumed_at = torch.load(run.checkpoint, map_location="cpu", weights_only=True)[FACTS]["step"] - 1
+    several: list[Any] = [
+        *callbacks,
+        Timing(run.data.patches_for(total - 1)),
+        Health(),
+        Report(run.folder),
+    ]
+    if training.early_stopping_patience:
+        mode = "max" if is_better_higher(metric) else "min"
+        several.append(EarlyStopping(metric, mode=mode, patience=training.early_stopping_patience, check_finite=True))
+    if config.Logging.num_val_images:
+        several.append(Panels(run.folder, config.Data.bands, config.Logging.num_val_images))
+    if training.max_time is not None:
+        several.append(TimeOfThisRun(training.max_time))
+    several.append(KeepLast(run.folder / CHECKPOINT))
     if not quiet:
-        callbacks.append(RichProgressBar())
+        several.append(RichProgressBar())
     return L.Trainer(
         accelerator=training.accelerator,
-        devices=1,
+        devices=training.devices,
+        # In one step either network's weights are left out of a loss
+        strategy="auto" if training.devices == 1 else "ddp_find_unused_parameters_true",
         use_distributed_sampler=False,  # each rank draws patches of its own
-        max_epochs=1,  # of max_steps batches
-        max_steps=training.max_steps,
-        val_check_interval=min(training.val_every, training.max_steps),
-        precision=precision,
-        gradient_clip_val=training.gradient_clip_val,
-        callbacks=callbacks,
-        logger=[CSVLogger(folder, name="", version=""), TensorBoardLogger(folder, name="", version="")],
+        max_epochs=1,
+        val_check_interval=min(training.val_every, total),
+        limit_val_batches=1.0 if training.limit_val_batches is None else training.limit_val_batches,
+        callbacks=several,
+        logger=make_loggers(config, run.folder, resumed_at=resumed_at),
         enable_progress_bar=not quiet,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        log_every_n_steps=min(50, training.max_steps),
+        log_every_n_steps=run.module.every,
+        benchmark=True,
     )
 
 
-def summary(figures: Mapping[str, float]) -> str:
+class KeepLast(L.Callback):
+    """Saves the run as it is after its last step, however it came to be the last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *batch: Any) -> None:
+        """Save while the step's epoch lasts: Lightning would not go on with one that is over."""
+        if trainer.should_stop or module.step == module.schedule.total:
+            trainer.save_checkpoint(self.path)
+
+
+class TimeOfThisRun(Timer):
+    """Stops a run after some time, in which that of the run that it continues does not count."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Start at zero."""
+
+
+def _accelerator(config: Config) -> str:
+    wanted = config.Training.accelerator
+    return "cuda" if wanted == "gpu" else wanted if wanted != "auto" else "the GPU, if there is one"
+
+
+def _precision(config: Config) -> str:
+    """What ``Training.precision`` means on this machine."""
+    if config.Training.precision != "auto":
+        return config.Training.precision
+    accelerator = config.Training.accelerator
+    return "bf16-mixed" if native_bf16("cuda" if accelerator == "gpu" else accelerator) else "32-true"
+
+
+def quality(measured: Mapping[str, float]) -> dict[str, float]:
+    """Figures of the last validation as a weights file tells them: PSNR in dB, SAM in degrees."""
+    if not measured:
+        return {}
+    values = {name.rpartition("/")[2]: value for name, value in measured.items() if name.startswith("val_metrics/")}
+    figures = {"psnr": values["psnr"], "psnr_over_bicubic": values["psnr_gain"]}
+    for name in ("sam", "ssim", "consistency"):
+        for ending in ("", "_bicubic"):
+            value = values[name + ending]
+            figures[name + ending] = math.degrees(value) if name == "sam" else value
+    return {name: round(float(value), 6) for name, value in figures.items()}
+
+
+def describe_quality(figures: Mapping[str, float]) -> str:
     """A line of validation figures, each next to that of bicubic interpolation."""
     return (
         "validation: PSNR {psnr:.2f} dB ({psnr_over_bicubic:+.2f} dB over bicubic), SAM {sam:.3f}° (bicubic "
@@ -146,7 +355,30 @@ def summary(figures: Mapping[str, float]) -> str:
 
 
 @contextmanager
-def _without_noise() -> Iterator[None]:
+def _stoppable(trainer: L.Trainer) -> Iterator[threading.Event]:
+    """The first interrupt or termination ends the run after its step, the second at once; whether there was one."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def finish_step(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        trainer.should_stop = True
+        log.info("stopping after this step; once more stops at once")
+
+    before = {number: signal.signal(number, finish_step) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def without_noise() -> Iterator[None]:
     """Lightning without its advertisements, its own deprecations and the warnings in ``NOISE``."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]

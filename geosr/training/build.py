@@ -1,0 +1,123 @@
+"""The networks of a run: new ones, or those that an earlier run ended with."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from geosr.config.schema import Config
+from geosr.data.datamodule import GeoSRDataModule
+from geosr.errors import ConfigError, ModelError
+from geosr.models import Model, ModelSpec, load_model
+from geosr.models.discriminators import build_discriminator
+from geosr.models.registry import generator_arguments
+from geosr.training.folder import find_checkpoint
+
+FACTS = "geosr"
+"""Key of what a checkpoint holds besides Lightning's own."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What is trained."""
+
+    model: Model
+    discriminator: nn.Module | None
+
+    def describe(self) -> str:
+        """A line for each network: what it is, and how many parameters it has."""
+        lines = [f"generator: {self.model.spec.architecture}, {self.model.describe()}"]
+        if self.discriminator is not None:
+            parameters = sum(parameter.numel() for parameter in self.discriminator.parameters())
+            lines.append(f"discriminator: {type(self.discriminator).__name__}, {parameters:,} parameters")
+        return "\n".join(lines)
+
+
+def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
+    """The generator and, where the run needs one, the discriminator: fresh, or from ``Model.load_checkpoint``.
+
+    Raises:
+        ConfigError: The checkpoint does not fit the configuration.
+    """
+    start = None if config.Model.load_checkpoint is None else read_start(config.Model.load_checkpoint, config)
+    model = build_model(config, data, start.model if start else None)
+    if not data.schedule.adversarial:
+        return Networks(model, None)
+    discriminator = build_discriminator(config.Discriminator, bands=len(config.Data.bands))
+    if start and start.discriminator:
+        try:
+            discriminator.load_state_dict(start.discriminator)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"the discriminator of {config.Model.load_checkpoint} is not the one of the configuration's "
+                f"Discriminator section: {str(error).splitlines()[-1].strip()}"
+            ) from error
+    return Networks(model, discriminator)
+
+
+def build_model(config: Config, data: GeoSRDataModule, start: Model | None = None) -> Model:
+    """The model to train: its own normalisation and fresh weights, or those of ``start``."""
+    generator = config.Generator
+    spec = ModelSpec(
+        name=config.Model.name,
+        architecture=generator.model_type,
+        scale=generator.scaling_factor,
+        bands=tuple(config.Data.bands),
+        gsd=config.Data.gsd,
+        consistency_mtf=data.psf.mtf if generator.consistency else None,
+        licence=config.Model.licence,
+    )
+    if start is None:
+        mean, std = data.normalisation()
+        return Model(replace(spec, arguments=generator_arguments(generator) | {"mean": mean, "std": std}))
+    for fact in ("architecture", "scale", "bands"):
+        theirs, ours = getattr(start.spec, fact), getattr(spec, fact)
+        if theirs != ours:
+            raise ConfigError(f"Model.load_checkpoint has {fact} {theirs!r}, the configuration says {ours!r}")
+    model = Model(replace(spec, arguments=start.spec.arguments))
+    model.network.load_state_dict(start.network.state_dict())
+    return model
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights that a run starts from."""
+
+    model: Model
+    discriminator: Mapping[str, Tensor] | None = None
+
+
+def read_start(where: str, config: Config) -> Start:
+    """The weights of a weights file, a shipped model, a run's folder or a checkpoint; those of the average, if any.
+
+    Raises:
+        ConfigError: A run's folder has no checkpoint.
+        ModelError: There is nothing of that name, or it is no checkpoint of geosr.
+    """
+    if Path(where).suffix != ".ckpt" and not Path(where).is_dir():
+        return Start(load_model(where))
+    return read_checkpoint(find_checkpoint(where, config))
+
+
+def read_checkpoint(path: Path) -> Start:
+    """The networks of a training checkpoint, on the CPU wherever it was made.
+
+    Raises:
+        ModelError: It is no checkpoint of geosr.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        spec = ModelSpec.from_dict(checkpoint[FACTS]["spec"])
+    except Exception as error:  # torch.load raises whatever the bytes provoke
+        raise ModelError(f"{path} is no checkpoint of geosr: {error}") from error
+    state: dict[str, Tensor] = checkpoint["state_dict"]
+    averaged = int(state.get("ema.average.n_averaged", 0)) > 0
+    model = Model(spec)
+    model.load_state_dict(_part(state, "ema.average.module." if averaged else "model."))
+    return Start(model.eval(), _part(state, "discriminator.") or None)
+
+
+def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

@@ -1,0 +1,53 @@
+"""How good an image is, next to what bicubic interpolation makes of the same input."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from geosr import losses, metrics
+from geosr.degrade import PSF, degrade
+
+BORDER = 8
+"""HR pixels at the edge of a validation image that do not count: they are extrapolated rather than resolved."""
+SEEN = 256
+"""HR pixels along a side of the middle of an image that the perceptual network looks at."""
+
+
+def figures(image: Mapping[str, Tensor], psf: PSF, content: losses.ContentLoss) -> dict[str, Tensor]:
+    """Figures of one image by name; those of bicubic interpolation end in ``_bicubic``.
+
+    Args:
+        image: ``lr``, ``sr``, ``bicubic`` and ``hr`` (1, band, y, x) reflectance and ``valid`` (1, y, x), of which some
+            must be true inside the border.
+        psf: How SR is degraded to be compared with LR (``consistency``: mean absolute difference, reflectance).
+        content: The losses of the training, unweighted.
+    """
+    hr, valid = inside(image["hr"]), inside(image["valid"])
+    values: dict[str, Tensor] = {}
+    for name, ending in (("sr", ""), ("bicubic", "_bicubic")):
+        whole = image[name]
+        ours = inside(whole)
+        values["l1" + ending] = losses.l1(ours, hr, valid)
+        values["sam" + ending] = losses.sam(ours, hr, valid)
+        values["psnr" + ending] = metrics.psnr(ours, hr, valid)
+        values["ssim" + ending] = metrics.ssim(ours, hr, valid)
+        values["consistency" + ending] = (degrade(whole, psf) - image["lr"]).abs().mean()
+    if values["ssim_bicubic"].isnan():  # no window of it is all valid
+        del values["ssim"], values["ssim_bicubic"]
+    middle = [central(image[name], SEEN) for name in ("sr", "hr", "valid")]
+    values |= {name: value for name, value in content.terms(*middle).items() if name not in values}
+    values["psnr_gain"] = values["psnr"] - values["psnr_bicubic"]
+    return values
+
+
+def inside(image: Tensor) -> Tensor:
+    """Image (..., y, x) without its border."""
+    return image[..., BORDER:-BORDER, BORDER:-BORDER]
+
+
+def central(image: Tensor, side: int) -> Tensor:
+    """The middle of an image (..., y, x), at most ``side`` pixels along each axis."""
+    for axis in (-2, -1):
+        spare = max(image.shape[axis] - side, 0)
+        image = image.narrow(axis, spare // 2, image.shape[axis] - spare)
+    return image

@@ -1,0 +1,95 @@
+"""The folder of a run: where a new one goes, and where an earlier one was."""
+
+import os
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+
+import yaml
+
+from geosr.config.schema import Config
+from geosr.errors import ConfigError
+
+CONFIG = "config.yaml"
+"""The run's settings."""
+CHECKPOINT = "last.ckpt"
+"""The run as it was after its last validation."""
+
+
+def new_run(config: Config) -> Path:
+    """A folder that was not there before: ``Logging.dir/project/name``.
+
+    The name is ``Logging.name``, else the environment's WANDB_NAME, else ``Model.name`` and the time; where it is taken
+    it gets ``-2``, ``-3`` and so on. Two runs that start at once get one each.
+
+    Raises:
+        ConfigError: The name is none, or the folder cannot be made.
+    """
+    name = config.Logging.name or os.environ.get("WANDB_NAME") or f"{config.Model.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if name in (".", "..") or Path(name).name != name:
+        origin = "Logging.name" if config.Logging.name else "WANDB_NAME"
+        raise ConfigError(f"{origin} is {name!r}; a run's name is that of one folder, such as first-try")
+    project = _project(config)
+    try:
+        project.mkdir(parents=True, exist_ok=True)
+        for number in count(1):
+            folder = project / (name if number == 1 else f"{name}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                continue
+            return folder
+    except OSError as error:
+        raise ConfigError(
+            f"a run cannot be kept in {project}: {error.strerror or error}; name a folder with Logging.dir"
+        ) from error
+    raise AssertionError("there are numbers enough")
+
+
+def latest_run(config: Config) -> Path | None:
+    """The run of this ``Model.name`` in the same project whose checkpoint is the youngest; None where there is none."""
+    checkpoints = [
+        path for path in _project(config).glob(f"*/{CHECKPOINT}") if _model_name(path.parent) == config.Model.name
+    ]
+    return max(checkpoints, key=lambda path: path.stat().st_mtime_ns).parent if checkpoints else None
+
+
+def find_checkpoint(where: str, config: Config) -> Path:
+    """The checkpoint to continue with.
+
+    Args:
+        where: ``auto`` for that of the latest run, the folder of a run, or a checkpoint (.ckpt).
+        config: Says where runs are, and the name of the model that ``auto`` looks for.
+
+    Raises:
+        ConfigError: There is no such checkpoint.
+    """
+    if where == "auto":
+        run = latest_run(config)
+        if run is None:
+            raise ConfigError(
+                f"no run of {config.Model.name!r} in {_project(config)} has a {CHECKPOINT} to continue with; name "
+                "another's folder, or start anew without Model.continue_training (--resume)"
+            )
+        return run / CHECKPOINT
+    path = Path(where)
+    if path.is_dir():
+        path = path / CHECKPOINT
+        if not path.is_file():
+            raise ConfigError(f"{where} has no {CHECKPOINT}: the run stopped before its first validation; start anew")
+    if path.suffix != ".ckpt" or not path.is_file():
+        raise ConfigError(f"{where!r} is no run to continue; give auto, the folder of a run, or a checkpoint (.ckpt)")
+    return path
+
+
+def _project(config: Config) -> Path:
+    return Path(config.Logging.dir) / config.Logging.project
+
+
+def _model_name(folder: Path) -> str | None:
+    """``Model.name`` of the run in this folder; None where its settings cannot be read."""
+    try:
+        settings = yaml.safe_load((folder / CONFIG).read_text("utf-8"))
+        return str(settings["Model"]["name"])
+    except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError):
+        return None
