@@ -66,9 +66,9 @@ def _is_number(text: str) -> bool:
 
 def main() -> None:
     """Run the command: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    logging.basicConfig(
-        level=logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO, format="%(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for handler in logging.getLogger().handlers:  # a run's own log says everything all the same
+        handler.setLevel(logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO)
     for noisy in ("rasterio", "fsspec", "PIL", "lightning", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

@@ -214,7 +214,8 @@ class TrainingSection:
     channels_last: bool = True
     """Memory layout that convolutions are faster in."""
     compile: bool = False
-    """Let torch.compile fuse both networks: the first step takes minutes, the others less."""
+    """Let torch.compile fuse both networks (a discriminator with a gradient penalty stays as it is): the first step
+    takes minutes, the others less."""
     gradient_checkpointing: bool = False
     """Compute the generator's blocks again for the gradients instead of keeping their output: less memory, a third
     slower."""

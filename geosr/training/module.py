@@ -379,7 +379,7 @@ class SuperResolution(L.LightningModule):
 
 
 class WatchPlateaus(L.Callback):
-    """Shows each validation after the warm-up to the plateaus, before a checkpoint is made: the module's hook is later."""
+    """Shows validations to the plateaus before a checkpoint is made; the module's own hook would come after it."""
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Lower the learning rates where a plateau has lasted too long."""

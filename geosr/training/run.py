@@ -25,7 +25,7 @@ from geosr import __version__
 from geosr.config import Config, check, load_config
 from geosr.data.datamodule import GeoSRDataModule
 from geosr.models import save_model
-from geosr.models.hardware import keep_freed_memory, native_bf16
+from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device
 from geosr.training.build import FACTS, build_networks
 from geosr.training.debug import shrunk
 from geosr.training.folder import CHECKPOINT, CONFIG, find_checkpoint, new_run
@@ -106,7 +106,7 @@ class Run:
         lines = [
             f"{schedule.total:,} steps of {at_once} patches ({epochs:.2g} epochs), validation every "
             f"{min(training.val_every, schedule.total):,}; {phases}",
-            f"on {_accelerator(config)} in {self.module.precision}{processes}",
+            f"on {_device(config)} in {self.module.precision}{processes}",
             f"{'continuing' if self.checkpoint else 'writing to'} {self.folder}",
         ]
         return "\n".join(lines)
@@ -319,17 +319,17 @@ class TimeOfThisRun(Timer):
         """Start at zero."""
 
 
-def _accelerator(config: Config) -> str:
+def _device(config: Config) -> str:
+    """What ``Training.accelerator`` means on this machine."""
     wanted = config.Training.accelerator
-    return "cuda" if wanted == "gpu" else wanted if wanted != "auto" else "the GPU, if there is one"
+    return pick_device("auto" if wanted == "gpu" else wanted).type
 
 
 def _precision(config: Config) -> str:
     """What ``Training.precision`` means on this machine."""
     if config.Training.precision != "auto":
         return config.Training.precision
-    accelerator = config.Training.accelerator
-    return "bf16-mixed" if native_bf16("cuda" if accelerator == "gpu" else accelerator) else "32-true"
+    return "bf16-mixed" if native_bf16(_device(config)) else "32-true"
 
 
 def quality(measured: Mapping[str, float]) -> dict[str, float]:

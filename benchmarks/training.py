@@ -1,0 +1,233 @@
+"""Training: seconds of a GAN step against opensr-srgan, waiting for data, and the time to the first step.
+
+``python -m benchmarks.training`` prints the rows and one line of JSON. The step is measured in two processes that take
+turns, this one's module in its Lightning trainer and the peer's in its own, so that what else the machine does at the time
+slows both. The peer needs an interpreter that has opensr-srgan, named by ``GEOSR_SRGAN_PYTHON``; without it, or on a
+machine without a GPU, those rows are missing.
+"""
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from benchmarks.peer_srgan import Case, Turns, images
+
+HERE = Path(__file__).resolve().parent
+PEER = os.environ.get("GEOSR_SRGAN_PYTHON")
+CPU = Case()
+GPU = Case(generator="esrgan", batch=32, lr_size=64, accelerator="cuda", steps=20)
+TARGETS = {("cpu", "32-true"): 1.5, ("cpu", "bf16-mixed"): 2.5, ("cuda", "bf16-mixed"): 3.0}
+"""How many times as fast as the peer in its only precision, float32."""
+
+
+def main() -> None:
+    """Measure everything, or one side of a comparison where a case is given."""
+    if len(sys.argv) > 1:
+        train_in_turns(Case(**json.loads(sys.argv[1])))
+        return
+    result = {"steps": steps(CPU), "data": waiting_for_data(), "start": first_step()}
+    if torch.cuda.is_available():
+        result["steps"] += steps(GPU)
+    for row in result["steps"]:
+        print(row)
+    print(json.dumps(result))
+
+
+# The step
+
+
+def steps(case: Case, *, rounds: int = 7) -> list[dict[str, Any]]:
+    """Median seconds per step of each side and precision; the peer's ratio is to its own in float32."""
+    sides = {("geosr", precision): [sys.executable, "-m", "benchmarks.training"] for precision in PRECISIONS}
+    if PEER is not None:
+        sides |= {("opensr-srgan", precision): [PEER, str(HERE / "peer_srgan.py")] for precision in PRECISIONS}
+    with ExitStack() as stack:
+        running = {
+            side: stack.enter_context(Side(command, replace(case, precision=side[1])))
+            for side, command in sides.items()
+        }
+        for side in running.values():
+            side.turn()  # memory is touched for the first time, kernels are chosen
+        turns: dict[tuple[str, str], list[float]] = {name: [] for name in running}
+        for _ in range(rounds):
+            for name, side in running.items():
+                turns[name].append(side.turn())
+    theirs = turns.get(("opensr-srgan", "32-true"))
+    return [
+        {
+            "tool": tool,
+            "device": case.accelerator,
+            "precision": precision,
+            "seconds": statistics.median(seconds),
+            "fastest": min(seconds),
+            "ratio": theirs and statistics.median(b / a for a, b in zip(seconds, theirs, strict=True)),
+            "target": TARGETS.get((case.accelerator, precision)) if tool == "geosr" else None,
+        }
+        for (tool, precision), seconds in turns.items()
+    ]
+
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+class Side:
+    """A process that trains when it is told to."""
+
+    def __init__(self, command: list[str], case: Case) -> None:
+        self.case = case
+        self.process = subprocess.Popen(
+            [*command, case.to_json()],
+            cwd=HERE.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+    def turn(self) -> float:
+        """Seconds per step."""
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        reply = self.process.stdout.readline()
+        if not reply:
+            raise SystemExit(f"{self.process.args} ended with {self.process.wait()}")
+        return json.loads(reply)["seconds"] / self.case.steps
+
+
+def train_in_turns(case: Case) -> None:
+    """Train as geosr does, when a line on standard input says so."""
+    import lightning as L
+    from lightning.pytorch.loggers import CSVLogger
+
+    from geosr.config import Config
+    from geosr.config.schedule import Schedule
+    from geosr.models import Model, ModelSpec
+    from geosr.models.discriminators import build_discriminator
+    from geosr.models.hardware import keep_freed_memory
+    from geosr.models.registry import generator_arguments
+    from geosr.training.build import Networks
+    from geosr.training.module import SuperResolution
+    from geosr.training.timing import Timing
+
+    keep_freed_memory()
+    config = configure(Config(), case)
+    generator = config.Generator
+    spec = ModelSpec(
+        name="benchmark",
+        architecture=generator.model_type,
+        scale=case.scale,
+        bands=tuple(config.Data.bands),
+        arguments=generator_arguments(generator),
+    )
+    torch.manual_seed(0)
+    networks = Networks(Model(spec), build_discriminator(config.Discriminator, bands=case.bands))
+    batches = []
+    for lr, hr in images(case):
+        valid = torch.ones(hr.shape[0], *hr.shape[-2:], dtype=torch.bool)
+        batches.append({"lr": lr, "hr": hr, "valid": valid})
+    with tempfile.TemporaryDirectory() as folder:
+        module = SuperResolution(
+            networks, config, Schedule.of(config, 10**6), precision=case.precision, folder=Path(folder)
+        )
+        trainer = L.Trainer(
+            accelerator=case.accelerator,
+            devices=1,
+            max_epochs=1,
+            logger=CSVLogger(folder),
+            callbacks=[Timing(case.batch)],
+            log_every_n_steps=module.every,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            benchmark=True,
+        )
+        trainer.fit(module, Turns(batches, case, sys.stdout))
+
+
+def configure(config: Any, case: Case) -> Any:
+    """The configuration of the same case as `benchmarks.peer_srgan.settings`: no skip, projection or averaging."""
+    config.Data.bands = ["B02", "B03", "B04", "B08"][: case.bands]
+    config.Data.patch_size, config.Data.train_batch_size = case.lr_size, case.batch
+    generator, training, schedulers = config.Generator, config.Training, config.Schedulers
+    generator.model_type, generator.scaling_factor = case.generator, case.scale
+    generator.n_channels, generator.n_blocks = case.channels, case.blocks
+    generator.global_skip = generator.consistency = False
+    config.Discriminator.model_type = "patchgan"
+    training.pretrain_g_only = training.EMA.enabled = False
+    training.Losses.l1_weight, training.Losses.sam_weight, training.Losses.adv_loss_beta = 1.0, 0.05, 1e-3
+    schedulers.name = "constant"
+    return config
+
+
+# Data, and the start
+
+
+def waiting_for_data(steps: int = 60) -> dict[str, float]:
+    """Share of the time of an adversarial step of ``config_20m.yaml`` in which it waits for COGs that one worker reads."""
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [
+            "Data.num_workers=1",
+            "Data.cache=none",
+            "Training.pretrain_g_only=false",
+            "Training.limit_val_batches=1",
+            f"Training.max_steps={steps}",
+            "Logging.num_val_images=0",
+            "Logging.name=run",
+            f"Logging.dir={folder}",
+        ]
+        command = [sys.executable, "-m", "geosr.cli", "train", "-c", "config_20m.yaml", *overrides]
+        subprocess.run(command, cwd=HERE.parent, capture_output=True, check=True)
+        (table,) = Path(folder).rglob("metrics.csv")
+        with table.open() as file:
+            rows = [row for row in csv.DictReader(file) if row.get("step_time")]
+    rows = rows[1:] or rows  # the worker has started, and reads ahead
+    data, step = (statistics.mean(float(row[name]) for row in rows) for name in ("data_time", "step_time"))
+    return {"data_time": data, "step_time": step, "share": data / step, "target": 0.05}
+
+
+TO_FIRST_STEP = """
+import os, sys
+from geosr.training.timing import Timing
+Timing.on_train_batch_end = lambda *arguments: os._exit(77)
+from geosr.cli.app import main
+sys.argv = ["geosr", *sys.argv[1:]]
+main()
+"""
+
+
+def first_step(rounds: int = 3) -> dict[str, float]:
+    """Seconds from the command to the end of the first step of ``config_demo.yaml``, the median of some."""
+    seconds = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-c", TO_FIRST_STEP, "train", "-c", "config_demo.yaml", f"Logging.dir={folder}"]
+            started = perf_counter()
+            done = subprocess.run(command, cwd=HERE.parent, capture_output=True, check=False)
+            if done.returncode != 77:
+                raise SystemExit(done.stderr.decode())
+            seconds.append(perf_counter() - started)
+    return {"seconds": statistics.median(seconds), "target": 15.0}
+
+
+if __name__ == "__main__":
+    main()
