@@ -302,7 +302,7 @@ def networks(config):
     """How weights lie in memory, and what the networks make of an image."""
     module = prepared(config).module
     image = torch.rand(1, len(config.Data.bands), 48, 48, generator=torch.Generator().manual_seed(0))
-    made = [network.eval()(image) for network in (module.model, module.discriminator) if network is not None]
+    made = [network.eval()(image) for network in (module.model, module.networks.discriminator) if network is not None]
     return {name: (value.shape, value.stride()) for name, value in module.named_parameters()}, made
 
 

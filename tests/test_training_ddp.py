@@ -62,7 +62,7 @@ def test_two_processes_have_the_mean_gradients_of_one_with_twice_the_batch(tmp_p
             first[name], value, rtol=1e-3, atol=1e-6, msg=lambda said, name=name: f"{name} {said}"
         )
     moved = [name for name, value in first.items() if not torch.equal(value, fresh[name])]
-    assert any(name.startswith("discriminator") for name in moved)
+    assert any(name.startswith("adversary") for name in moved)
     assert any(name.startswith("model") for name in moved)
 
 

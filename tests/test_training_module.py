@@ -88,15 +88,15 @@ def test_pretraining_may_use_some_losses_only():
 
 def test_the_discriminator_rests_while_the_generator_is_pretrained():
     module = module_of(config_of(3, pretraining=2))
-    before = [parameter.clone() for parameter in module.discriminator.parameters()]
+    before = [parameter.clone() for parameter in module.adversary.network.parameters()]
     fit(module, IMAGES, limit_train_batches=2)
-    assert all(torch.equal(a, b) for a, b in zip(before, module.discriminator.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, module.adversary.network.parameters(), strict=True))
 
 
 def test_a_run_that_is_never_adversarial_needs_no_discriminator():
     module = module_of(config_of(3))
     recorder = fit(module, IMAGES)
-    assert module.discriminator is None
+    assert module.adversary is None
     assert len(recorder.rates[0]) == 1
 
 

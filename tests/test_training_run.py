@@ -488,7 +488,7 @@ def test_a_run_starts_from_both_networks_of_another(here):
     networks = build_networks(config, GeoSRDataModule(config))
     state = torch.load(first.parent / "last.ckpt", weights_only=True, map_location="cpu")["state_dict"]
     for name, value in networks.discriminator.state_dict().items():
-        assert torch.equal(value, state[f"discriminator.{name}"]), name
+        assert torch.equal(value, state[f"adversary.network.{name}"]), name
     for name, value in averaged(first.parent / "last.ckpt").items():
         assert torch.equal(value, networks.model.network.state_dict()[name]), name
     other = load_config(

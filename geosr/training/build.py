@@ -116,7 +116,7 @@ def read_checkpoint(path: Path) -> Start:
     averaged = int(state.get("ema.average.n_averaged", 0)) > 0
     model = Model(spec)
     model.load_state_dict(_part(state, "ema.average.module." if averaged else "model."))
-    return Start(model.eval(), _part(state, "discriminator.") or None)
+    return Start(model.eval(), _part(state, "adversary.network.") or None)
 
 
 def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

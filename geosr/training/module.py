@@ -1,7 +1,6 @@
 """The Lightning module: what one update of the generator, and of the discriminator beside it, does."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from geosr.config.schema import Config
 from geosr.data.splits import hashed
 from geosr.degrade import PSF, nominal_mtf
 from geosr.degrade.resample import bicubic
-from geosr.losses import ContentLoss, adversarial_objective, gradient_penalty, r1_penalty, sharpened
+from geosr.losses import ContentLoss
 from geosr.models import Model
 from geosr.models.blocks import Trunk
+from geosr.training.adversary import Adversary
 from geosr.training.build import FACTS, Networks
 from geosr.training.ema import EMA
 from geosr.training.figures import central, figures, inside
@@ -48,9 +48,6 @@ class SuperResolution(L.LightningModule):
         folder: Where a batch that breaks the training is saved.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         networks: Networks,
@@ -63,15 +60,14 @@ class SuperResolution(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.config, self.schedule, self.folder = config, schedule, folder
-        self.networks = networks
-        self.model, self.discriminator = networks.model, networks.discriminator
+        self.networks, self.model = networks, networks.model
         training = config.Training
         self.content = ContentLoss(training.Losses, config.Data.bands)
-        self.objective = adversarial_objective(training.Losses, label_smoothing=training.label_smoothing)
+        self.adversary = None
+        if networks.discriminator is not None:
+            normalisation = {name: self.model.spec.arguments[name] for name in ("mean", "std")}
+            self.adversary = Adversary(networks.discriminator, training, **normalisation)
         self.psf = PSF(config.Generator.scaling_factor, nominal_mtf(config.Degradation.sensor.mtf, config.Data.bands))
-        for name, default in (("mean", 0.0), ("std", 1.0)):
-            values = self.model.spec.arguments.get(name) or [default] * len(config.Data.bands)
-            self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
         for network in self._networks():
             if training.channels_last:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -79,12 +75,7 @@ class SuperResolution(L.LightningModule):
                 trunk.gradient_checkpointing = training.gradient_checkpointing
         self.ema = EMA(self.model, training.EMA) if training.EMA.enabled else None
         if training.compile:
-            self.model.network.compile()
-            penalised = training.Losses.r1_gamma or training.Losses.gp_weight
-            if (
-                self.discriminator is not None and not penalised
-            ):  # torch.compile derives a network once, penalties twice
-                self.discriminator.compile()
+            self._compile()
         self.every = min(config.Logging.every, schedule.total)
         """Steps from one logged value to the next."""
         self.judged: Model | None = None
@@ -101,7 +92,14 @@ class SuperResolution(L.LightningModule):
         """Share of the scores that the discriminator was right about, where a limit watches it."""
 
     def _networks(self) -> list[nn.Module]:
-        return [self.model] if self.discriminator is None else [self.model, self.discriminator]
+        return [self.model] if self.adversary is None else [self.model, self.adversary.network]
+
+    def _compile(self) -> None:
+        """Have both networks compiled when they are first run; not one that a penalty derives twice."""
+        self.model.network.compile()
+        losses = self.config.Training.Losses
+        if self.adversary is not None and not (losses.r1_gamma or losses.gp_weight):
+            self.adversary.network.compile()
 
     def setup(self, stage: str) -> None:
         """Make the scalers of float16 gradients, one for each optimiser, for the device that is now known."""
@@ -142,18 +140,19 @@ class SuperResolution(L.LightningModule):
         parts = split(batch, self.config.Data.train_batch_size)
         at_once = training.accumulate_grad_batches
         values, made = self._update_generator(parts[:at_once])
-        if not self.schedule.is_pretraining(self.step):
-            first = (self.step - self.schedule.pretraining) * training.d_steps_per_g
-            values |= self._update_discriminator(parts[:at_once], made, first)
-            for turn in range(1, training.d_steps_per_g):
-                more = parts[turn * at_once : (turn + 1) * at_once]
-                values |= self._update_discriminator(
-                    more, [self._without_gradient(part["lr"]) for part in more], first + turn
-                )
+        image = made[0]
+        if self.adversary is not None and not self.schedule.is_pretraining(self.step):
+            several = training.d_steps_per_g
+            first = (self.step - self.schedule.pretraining) * several
+            for turn in range(several):
+                seen = parts[turn * at_once : (turn + 1) * at_once]
+                if turn > 0:
+                    made = [self._without_gradient(part["lr"]) for part in seen]
+                values |= self._update_discriminator(self.adversary, seen, made, number=first + turn)
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
         if self._is_logged:
-            self._log(values, parts[0], made[0])
+            self._log(values, parts[0], image)
         self.step += 1
         return values["generator/total_loss"]
 
@@ -164,73 +163,48 @@ class SuperResolution(L.LightningModule):
         only = self.config.Training.pretrain_losses if pretraining else ()
         made: list[Tensor] = []
         several: list[dict[str, Tensor]] = []
-        with _frozen(self.discriminator):
-            for part in parts:
-                with self._autocast():
-                    sr = self.model(part["lr"])
-                    content, terms = self.content(sr, part["hr"], part["valid"], only=only)
+        for part in parts:
+            with self._autocast():
+                sr = self.model(part["lr"])
+                content, terms = self.content(sr, part["hr"], part["valid"], only=only)
                 adversarial = torch.zeros_like(content)
-                if not pretraining:
-                    adversarial = self._fooled(sr, part)
-                total = content + weight * adversarial
-                values = {f"train_metrics/{name}": value for name, value in terms.items()}
-                values |= {
-                    "generator/content_loss": content.detach(),
-                    "generator/adversarial_loss": adversarial.detach(),
-                    "generator/total_loss": total.detach(),
-                }
-                require_finite(values, part, step=self.step, folder=self.folder)
-                self.manual_backward(self.scalers[0].scale(total / len(parts)))
-                made.append(sr.detach())
-                several.append(values)
+                if self.adversary is not None and not pretraining:
+                    adversarial = self.adversary.generator_loss(sr, part["hr"], part["valid"])
+            total = content + weight * adversarial
+            values = {f"train_metrics/{name}": value for name, value in terms.items()}
+            values |= {
+                "generator/content_loss": content.detach(),
+                "generator/adversarial_loss": adversarial.detach(),
+                "generator/total_loss": total.detach(),
+            }
+            require_finite(values, part, step=self.step, folder=self.folder)
+            self.manual_backward(self.scalers[0].scale(total / len(parts)))
+            made.append(sr.detach())
+            several.append(values)
         self._apply_gradients(0)
         return _mean(several), made
 
-    def _fooled(self, sr: Tensor, part: Batch) -> Tensor:
-        """The generator's adversarial loss."""
-        real = None
-        if self.objective.relativistic:
-            with torch.no_grad():
-                real = self._scores(self._real(part), part["valid"])
-        return self.objective.generator(self._scores(sr, part["valid"]), real)
-
-    def _update_discriminator(self, parts: Sequence[Batch], made: Sequence[Tensor], number: int) -> dict[str, Tensor]:
-        """One step of its optimiser, the discriminator's ``number``-th of all: what is logged."""
-        assert self.discriminator is not None
-        losses, limit = self.config.Training.Losses, self.config.Training.d_accuracy_limit
+    def _update_discriminator(
+        self, adversary: Adversary, parts: Sequence[Batch], made: Sequence[Tensor], *, number: int
+    ) -> dict[str, Tensor]:
+        """One step of its optimiser, its ``number``-th of the run, unless it waits: what is logged."""
+        limit = self.config.Training.d_accuracy_limit
         waits = limit is not None and self.accuracy > limit
-        lazy = losses.r1_every if number % losses.r1_every == 0 else 0
         several = []
         for part, sr in zip(parts, made, strict=True):
-            hr, valid = self._real(part), part["valid"]
-            with torch.set_grad_enabled(not waits):
-                real, fake = self._scores(hr, valid), self._scores(sr, valid)
-            loss = self.objective.discriminator(real, fake)
-            penalty = torch.zeros_like(loss)
-            if losses.r1_gamma and lazy and not waits:
-                penalty = losses.r1_gamma * lazy * r1_penalty(self.discriminator, self._seen(hr, valid))
-            total = loss + penalty
-            if losses.gp_weight and not waits:
-                images = self._seen(hr, valid), self._seen(sr, valid)
-                total = total + losses.gp_weight * gradient_penalty(
-                    self.discriminator, *images, generator=torch.default_generator
-                )
+            hr, valid = part["hr"], part["valid"]
+            with self._autocast(), torch.set_grad_enabled(not waits):
+                total, values = adversary.loss(sr, hr, valid)
+                if not waits:
+                    values["r1_penalty"] = adversary.r1(hr, valid, number=number)
+                    total = total + values["r1_penalty"] + adversary.gradient_penalty(sr, hr, valid)
             require_finite({"discriminator's loss": total}, part, step=self.step, folder=self.folder)
             if not waits:
                 self.manual_backward(self.scalers[1].scale(total / len(parts)))
-            of_real, of_fake = self.objective.probabilities(real.detach(), fake.detach())
-            several.append(
-                {
-                    "discriminator/adversarial_loss": loss.detach(),
-                    "discriminator/r1_penalty": penalty.detach(),
-                    "discriminator/D(y)_prob": of_real,
-                    "discriminator/D(G(x))_prob": of_fake,
-                    "discriminator/accuracy": self.objective.accuracy(real.detach(), fake.detach()),
-                }
-            )
-        values = _mean(several)
+            several.append({f"discriminator/{name}": value.detach() for name, value in values.items()})
         if not waits:
             self._apply_gradients(1)
+        values = _mean(several)
         if limit is not None:  # all processes decide alike
             self.accuracy = float(self.trainer.strategy.reduce(values["discriminator/accuracy"], reduce_op="mean"))
         return values
@@ -247,22 +221,6 @@ class SuperResolution(L.LightningModule):
         else:
             optimizer.step()
         optimizer.zero_grad()
-
-    # What the discriminator sees
-
-    def _real(self, part: Batch) -> Tensor:
-        sharp = self.config.Training.Losses.gan_gt_usm
-        return sharpened(part["hr"], part["valid"]) if sharp else part["hr"]
-
-    def _seen(self, image: Tensor, valid: Tensor) -> Tensor:
-        """The image in the network's own normalisation; an invalid pixel is the mean, in SR as in HR."""
-        return torch.where(valid.unsqueeze(1), (image - self.mean) / self.std, 0.0)
-
-    def _scores(self, image: Tensor, valid: Tensor) -> Tensor:
-        """The discriminator's logits, in float32."""
-        assert self.discriminator is not None
-        with self._autocast():
-            return self.discriminator(self._seen(image, valid)).float()
 
     def _without_gradient(self, lr: Tensor) -> Tensor:
         with torch.no_grad(), self._autocast():
@@ -294,9 +252,9 @@ class SuperResolution(L.LightningModule):
             if inside(image["valid"]).any():
                 values = figures(image, self.psf, self.content)
                 self.log_dict({f"{group}/{name}": value for name, value in values.items()}, batch_size=1)
-        if self.discriminator is not None and not self.schedule.is_pretraining(self.step):
-            hr, fake, valid = (central(batch[name], self.side) for name in ("hr", "sr", "valid"))
-            loss = self.objective.discriminator(self._scores(hr, valid), self._scores(fake, valid))
+        if self.adversary is not None and not self.schedule.is_pretraining(self.step):
+            with self._autocast():
+                loss, _ = self.adversary.loss(*(central(batch[name], self.side) for name in ("sr", "hr", "valid")))
             self.log("validation/DISC_adversarial_loss", loss, batch_size=len(sr))
         self.log("updates", float(self.step), logger=False, batch_size=1)
         return batch
@@ -399,13 +357,3 @@ def split(batch: Batch, size: int) -> list[Batch]:
 def _mean(several: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of values of the same names."""
     return {name: torch.stack([values[name] for values in several]).mean() for name in several[0]}
-
-
-@contextmanager
-def _frozen(network: nn.Module | None) -> Iterator[None]:
-    """Spend nothing on gradients of this network's weights."""
-    if network is not None:
-        network.requires_grad_(False)
-    yield
-    if network is not None:
-        network.requires_grad_(True)
