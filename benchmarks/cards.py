@@ -96,7 +96,7 @@ def card(weights: WeightsFile, index: dict[str, dict[str, str]]) -> str:
         mtf=spec.consistency_mtf,
         size=weights.path.stat().st_size / 1e6,
         sha256=weights.sha256,
-        config="config_20m.yaml" if spec.scale == 2 else "config_10m.yaml",
+        config="psnr_x2.yaml" if spec.scale == 2 else "psnr_x4.yaml",
         step=spec.provenance["step"],
         coarse=10 * spec.scale,
         fine=10 / spec.scale,
