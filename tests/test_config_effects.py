@@ -397,6 +397,7 @@ def trainer(config):
         given[kind] = {key: facts(value) for key, value in arguments.items() if key != "config"}
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "device_count", lambda: 8)
         patch.setattr(L, "Trainer", partial(told, "trainer"))
         patch.setattr(loggers, "WandbLogger", partial(told, "wandb"))
         patch.setattr(loggers, "find_spec", lambda name: name)

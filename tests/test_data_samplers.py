@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geosr.data.patches import Patch, PatchTable
-from geosr.data.samplers import PatchSampler
+from geosr.data.samplers import PatchSampler, UpdateSampler
 from geosr.errors import ConfigError
 
 
@@ -90,3 +90,15 @@ def test_two_processes_draw_what_one_would(tmp_path):
         multiprocessing.start_processes(_draw, (str(tmp_path / "rendezvous"), columns), nprocs=2, start_method="fork")
         together = list(columns)
     assert together == [patch.column for patch in PatchSampler(table_of(np.ones(1000)), length=40, seed=5)]
+
+
+def test_each_update_gets_as_many_of_the_draws_as_it_needs():
+    patches = table_of(np.linspace(0.1, 1, 20))
+    counts = [3, 3, 1, 4]
+    whole = list(PatchSampler(patches, length=sum(counts), seed=3))
+    updates = UpdateSampler(PatchSampler(patches, length=sum(counts), seed=3), counts)
+    assert [len(update) for update in updates] == counts
+    assert [patch for update in updates for patch in update] == whole
+    later = UpdateSampler(PatchSampler(patches, length=sum(counts), start=6, seed=3), counts, done=2)
+    assert list(later) == list(updates)[2:]
+    assert len(later) == len(updates) == 4

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
 
-from tests.training_kit import config_of, fit, module_of, smooth_image
+from tests.training_kit import QUIET, config_of, fit, module_of, smooth_image
+
+pytestmark = QUIET
 
 SETTINGS = {
     "Training__Losses__sam_weight": 0.1,
@@ -64,13 +65,3 @@ def test_two_processes_have_the_mean_gradients_of_one_with_twice_the_batch(tmp_p
     moved = [name for name, value in first.items() if not torch.equal(value, fresh[name])]
     assert any(name.startswith("adversary") for name in moved)
     assert any(name.startswith("model") for name in moved)
-
-
-pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore:.*does not have many workers",
-        "ignore:.*deprecated:FutureWarning:lightning",
-        "ignore:.*sync_dist=True",
-        "ignore:You defined a `validation_step` but have no `val_dataloader`",
-    )
-]

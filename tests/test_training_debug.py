@@ -18,7 +18,9 @@ def test_a_shrunk_config_holds_and_has_all_phases_within_its_steps(name):
 
 
 def test_nothing_gets_larger():
-    config = load_config("config_demo.yaml", ["Data.train_batch_size=1", "Generator.n_channels=4", "Data.val_patches=1"])
+    config = load_config(
+        "config_demo.yaml", ["Data.train_batch_size=1", "Generator.n_channels=4", "Data.val_patches=1"]
+    )
     small = shrunk(config)
     assert small.Data.train_batch_size == 1
     assert small.Generator.n_channels == 4

@@ -11,16 +11,9 @@ from geosr.degrade import PSF, degrade, usm_sharpen
 from geosr.errors import TrainingError
 from geosr.metrics import psnr, ssim
 from geosr.training.module import SuperResolution, split
-from tests.training_kit import BANDS, Recorder, batch_of, config_of, fit, module_of, smooth_image, trainer_of
+from tests.training_kit import BANDS, QUIET, Recorder, batch_of, config_of, fit, module_of, smooth_image, trainer_of
 
-pytestmark = [
-    pytest.mark.filterwarnings(
-        "ignore:.*does not have many workers",
-        "ignore:.*deprecated:FutureWarning:lightning",
-        "ignore:.*sync_dist=True",
-        "ignore:You defined a `validation_step` but have no `val_dataloader`",
-    )
-]
+pytestmark = QUIET
 
 IMAGES = smooth_image(6, 2, 32, 32)
 

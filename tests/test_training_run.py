@@ -277,12 +277,15 @@ def test_weights_that_do_not_fit_the_configuration_are_refused(run, here, overri
         ("Training.max_steps=0", ConfigError),
         ("Data.root=nowhere", ConfigError),
         ("Data.patch_size=300", ConfigError),
+        ("Training.accelerator=mps", ConfigError),
+        ("Model.continue_training=auto", ConfigError),
+        ("Discriminator.n_blocks=9 Training.g_pretrain_steps=1", ModelError),
         ("Model.load_checkpoint=nothing.safetensors", ModelError),
     ],
 )
 def test_a_run_that_cannot_start_leaves_nothing(here, override, error):
     with pytest.raises(error):
-        train("config_demo.yaml", [*TINY, override], quiet=True)
+        train("config_demo.yaml", [*TINY, *override.split()], quiet=True)
     assert not list(here.iterdir())
 
 

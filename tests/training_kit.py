@@ -1,6 +1,7 @@
 """Small networks, images and trainers for tests of training."""
 
 import lightning as L
+import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
@@ -15,6 +16,14 @@ from geosr.training.build import Networks
 from geosr.training.module import SuperResolution
 
 BANDS = ("B02", "B03")
+
+QUIET = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers",
+    "ignore:.*deprecated:FutureWarning:lightning",
+    "ignore:.*sync_dist=True",
+    "ignore:You defined a `validation_step` but have no `val_dataloader`",
+)
+"""What Lightning says about trainers that are this small."""
 
 
 def smooth_image(*shape, seed=0):
@@ -62,9 +71,10 @@ def networks_of(config, schedule):
 
 def module_of(config, tmp_path=None, **arguments):
     schedule = Schedule.of(config, config.Training.max_steps)
+    module = SuperResolution(networks_of(config, schedule), config, schedule, **arguments)
     if tmp_path is not None:
-        arguments["folder"] = tmp_path
-    return SuperResolution(networks_of(config, schedule), config, schedule, **arguments)
+        module.folder = tmp_path
+    return module
 
 
 class Recorder(Callback):

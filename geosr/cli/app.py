@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Annotated
 
 import typer
@@ -74,7 +75,7 @@ def main() -> None:
     try:
         app(with_lists(sys.argv[1:]))
     except GeosrError as error:
-        if "--debug" in sys.argv:
+        if "--debug" in takewhile(lambda argument: argument.startswith("-"), sys.argv[1:]):  # not that of a command
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

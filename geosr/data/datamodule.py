@@ -15,7 +15,7 @@ from geosr.data import augment
 from geosr.data.batches import collate
 from geosr.data.datasets import GeoPairDataset, SceneDataset
 from geosr.data.patches import PatchTable, SceneFiles
-from geosr.data.samplers import UpdateSampler
+from geosr.data.samplers import PatchSampler, UpdateSampler
 from geosr.data.scenes import select_scenes, without_lr
 from geosr.data.splits import BlockSplit, hashed
 from geosr.degrade import PSF, PairPool, build_degradation, degrade, nominal_mtf
@@ -178,18 +178,20 @@ class GeoSRDataModule(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """The patches of one update after another, to the end of the run; each rank draws its own."""
         data, trainer = self.config.Data, self.trainer
-        sampler = UpdateSampler(
+        ranks = 1 if trainer is None else trainer.world_size
+        counts = [self.patches_for(update) for update in range(self.schedule.total)]
+        draws = PatchSampler(
             self.patches,
-            patches=self.patches_for,
-            updates=self.schedule.total,
-            done=self.batches_made,
+            length=sum(counts) * ranks,
+            start=sum(counts[: self.batches_made]) * ranks,
             size=self.size,
             unit=1 if self.makes_lr else self.scale,
             seed=self.config.Training.seed,
             detail=data.detail,
             rank=0 if trainer is None else trainer.global_rank,
-            world_size=1 if trainer is None else trainer.world_size,
+            world_size=ranks,
         )
+        sampler = UpdateSampler(draws, counts, done=self.batches_made)
         return self._loader(self.train, batch_sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:

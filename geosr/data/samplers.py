@@ -1,6 +1,6 @@
 """Which patch comes when: draws that depend on nothing but the seed and their number."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -87,53 +87,22 @@ class PatchSampler(Sampler[Patch]):
 class UpdateSampler(Sampler[list[Patch]]):
     """The patches of one update after another: as many at once as that update needs.
 
-    A resumed run goes on with the draws that come next. The length is that of the whole run all the same, which is
-    what Lightning counts the updates of a resumed run against.
+    The length is that of the whole run even when a part of it is done, which is what Lightning counts the updates of a
+    resumed run against.
 
     Args:
-        table: The patches to draw from.
-        patches: How many one process needs for the update with this number.
-        updates: Updates of the whole run.
+        draws: The patches, from those of the first update that is not done.
+        counts: How many each update of the run needs.
         done: Updates that were made before.
-        rank: Number of this process; likewise ``world_size``, ``size``, ``unit``, ``seed`` and ``detail`` are those of
-            `PatchSampler`.
-
-    Raises:
-        ConfigError: The table is empty, or rank and world size do not fit.
     """
 
-    def __init__(
-        self,
-        table: PatchTable,
-        *,
-        patches: Callable[[int], int],
-        updates: int,
-        done: int = 0,
-        size: int | None = None,
-        unit: int = 1,
-        seed: int = 0,
-        detail: float = 0.0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.patches, self.updates, self.done = patches, updates, done
-        before, after = (sum(map(patches, range(*steps))) * world_size for steps in ((done,), (done, updates)))
-        self.draws = PatchSampler(
-            table,
-            length=before + after,
-            size=size,
-            unit=unit,
-            seed=seed,
-            detail=detail,
-            rank=rank,
-            world_size=world_size,
-            start=before,
-        )
+    def __init__(self, draws: PatchSampler, counts: Sequence[int], *, done: int = 0) -> None:
+        self.draws, self.counts, self.done = draws, counts, done
 
     def __len__(self) -> int:
-        return self.updates
+        return len(self.counts)
 
     def __iter__(self) -> Iterator[list[Patch]]:
         draws = iter(self.draws)
-        for update in range(self.done, self.updates):
-            yield list(islice(draws, self.patches(update)))
+        for count in self.counts[self.done :]:
+            yield list(islice(draws, count))

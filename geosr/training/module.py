@@ -45,7 +45,6 @@ class SuperResolution(L.LightningModule):
         config: The whole configuration.
         schedule: What happens at which step.
         precision: 32-true, bf16-mixed or 16-mixed; losses and penalties are always computed in float32.
-        folder: Where a batch that breaks the training is saved.
     """
 
     def __init__(
@@ -55,11 +54,12 @@ class SuperResolution(L.LightningModule):
         schedule: Schedule,
         *,
         precision: str = "32-true",
-        folder: Path = Path(),
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.config, self.schedule, self.folder = config, schedule, folder
+        self.config, self.schedule = config, schedule
+        self.folder = Path()
+        """Where a batch that breaks the training is saved."""
         self.networks, self.model = networks, networks.model
         training = config.Training
         self.content = ContentLoss(training.Losses, config.Data.bands)
@@ -251,7 +251,8 @@ class SuperResolution(L.LightningModule):
             image = {name: value[one : one + 1] for name, value in batch.items()}
             if inside(image["valid"]).any():
                 values = figures(image, self.psf, self.content)
-                self.log_dict({f"{group}/{name}": value for name, value in values.items()}, batch_size=1)
+                for name, value in values.items():
+                    self.log(f"{group}/{name}", value, batch_size=1, prog_bar=name == "psnr_gain")
         if self.adversary is not None and not self.schedule.is_pretraining(self.step):
             with self._autocast():
                 loss, _ = self.adversary.loss(*(central(batch[name], self.side) for name in ("sr", "hr", "valid")))
@@ -277,7 +278,9 @@ class SuperResolution(L.LightningModule):
                 "train_metrics/psnr": metrics.psnr(sr, hr, valid),
                 "train_metrics/ssim": metrics.ssim(sr, hr, valid),
             }
-        self.log_dict({name: value for name, value in quality.items() if name not in values})
+        for name, value in quality.items():
+            if name not in values:
+                self.log(name, value, prog_bar=name.endswith("/psnr"))
         self.log_dict(
             {
                 "training/pretrain_phase": float(self.schedule.is_pretraining(self.step)),
@@ -286,7 +289,7 @@ class SuperResolution(L.LightningModule):
         )
         self.log_dict({"EMA/enabled": 0.0} if self.ema is None else self.ema.figures(self.step))
         for name, optimizer in zip(("generator", "discriminator"), self._optimizers, strict=False):
-            self.log(f"lr_{name}", optimizer.param_groups[0]["lr"], prog_bar=name == "generator")
+            self.log(f"lr_{name}", optimizer.param_groups[0]["lr"])
 
     # Optimisers
 

@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from geosr import __version__
 from geosr.config import Config, check, load_config
 from geosr.data.datamodule import GeoSRDataModule
+from geosr.errors import ConfigError
 from geosr.models import save_model
 from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device
 from geosr.training.build import FACTS, build_networks
@@ -233,15 +234,17 @@ def prepare_run(config: Config, *, folder: Path | None = None) -> Run:
         config: The configuration.
         folder: Where the run writes; None makes a new one, or takes that of the run that is continued.
     """
+    _require_devices(config)
     keep_freed_memory()
     L.seed_everything(config.Training.seed, verbose=False)
     where = config.Model.continue_training
     checkpoint = None if where is None else find_checkpoint(where, config)
     data = GeoSRDataModule(config)
     networks = build_networks(config, data)
-    if folder is None:
+    module = SuperResolution(networks, config, data.schedule, precision=_precision(config))
+    if folder is None:  # the last thing: a run that cannot start leaves nothing
         folder = checkpoint.parent if checkpoint else _new_folder(config)
-    module = SuperResolution(networks, config, data.schedule, precision=_precision(config), folder=folder)
+    module.folder = folder
     return Run(config, data, module, folder, checkpoint)
 
 
@@ -317,6 +320,20 @@ class TimeOfThisRun(Timer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Start at zero."""
+
+
+def _require_devices(config: Config) -> None:
+    """Refuse what this machine does not have."""
+    wanted, several = config.Training.accelerator, config.Training.devices
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    kind = _device(config)
+    if wanted == "gpu" and kind == "cpu":
+        kind = "cuda"
+    if kind in there and there[kind] < several:
+        raise ConfigError(
+            f"Training.accelerator is {wanted!r} and Training.devices {several}; this machine has {there[kind]} {kind} "
+            f"devices. Set Training.accelerator=cpu, or Training.devices={max(there[kind], 1)} (--devices)"
+        )
 
 
 def _device(config: Config) -> str:
