@@ -1,6 +1,7 @@
 """Every figure that geosr claims, measured on this machine in one run and written to ``benchmarks/RESULTS.md``.
 
-The comparison needs an interpreter that has opensr-utils, named by ``GEOSR_PEER_PYTHON``; without it those rows say so.
+The comparisons need interpreters that have the peers: opensr-utils, named by ``GEOSR_PEER_PYTHON``, and opensr-srgan,
+named by ``GEOSR_SRGAN_PYTHON``; without them those rows say so.
 """
 
 import json
@@ -35,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("GEOSR_BENCH_DIR")) as folder:
         work = Path(folder)
         parts = [header(), speed(work), memory(work), tiling(work), *(quality_table(name) for name in MODELS)]
-        parts += [data_loading(), degradation(), preparation()]
+        parts += [data_loading(), degradation(), preparation(), training()]
     RESULTS.write_text("\n\n".join(parts) + "\n")
     print(f"\nwritten to {RESULTS}")
 
@@ -197,6 +198,39 @@ def preparation() -> str:
         "## `geosr prepare`: a scene of 10 000 x 10 000 pixels, four bands, uint16\n\n"
         f"{done['seconds']:.0f} s, peak memory {done['peak_rss_bytes'] / 1e6:.0f} MB (target below 1000); "
         f"`--check` {done['check_seconds']:.0f} s, {done['violations']} violations."
+    )
+
+
+def training() -> str:
+    """A training step against opensr-srgan, waiting for data, and the time to the first step."""
+    done = call(sys.executable, "-m", "benchmarks.training")
+    cases = {
+        "cpu": "RCAB 16 x 64, x4, and PatchGAN, batches of 8, LR 32",
+        "cuda": "ESRGAN 16 x 64, x4, and PatchGAN, batches of 32, LR 64",
+    }
+    rows = [
+        (
+            cases[one["device"]],
+            one["device"],
+            one["tool"],
+            one["precision"],
+            f"{one['seconds']:.3f} s",
+            f"**{one['ratio']:.2f} x**" + (f" (target {one['target']:g})" if one["target"] else "")
+            if one["ratio"]
+            else "not installed",
+        )
+        for one in done["steps"]
+    ]
+    data, start = done["data"], done["start"]
+    return (
+        "## Training\n\n"
+        + table(("networks", "device", "tool", "precision", "step", "as fast as opensr-srgan in fp32"), rows)
+        + "\n\nBoth update the same two networks on L1 + SAM + BCE, without a perceptual loss, in their own Lightning "
+        "trainers that take turns; medians of seven turns of ten steps, logging in it.\n\n"
+        "Waiting for patches of COGs, one worker, `config_20m.yaml` with its discriminator: "
+        f"{100 * data['share']:.1f} % of a step of {data['step_time']:.2f} s (target below {100 * data['target']:.0f} %). "
+        "From the command to the end of the first step, `config_demo.yaml`: "
+        f"{start['seconds']:.1f} s (target below {start['target']:.0f})."
     )
 
 

@@ -1,9 +1,9 @@
 """Training: seconds of a GAN step against opensr-srgan, waiting for data, and the time to the first step.
 
-``python -m benchmarks.training`` prints the rows and one line of JSON. The step is measured in two processes that take
-turns, this one's module in its Lightning trainer and the peer's in its own, so that what else the machine does at the time
-slows both. The peer needs an interpreter that has opensr-srgan, named by ``GEOSR_SRGAN_PYTHON``; without it, or on a
-machine without a GPU, those rows are missing.
+``python -m benchmarks.training`` prints one line of JSON. The step is measured in processes that take turns, geosr's
+module in its Lightning trainer and the peer's in its own, so that what else the machine does at the time slows both.
+The peer needs an interpreter that has opensr-srgan, named by ``GEOSR_SRGAN_PYTHON``; without it, or on a machine
+without a GPU, those rows are missing.
 """
 
 import csv
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 PEER = os.environ.get("GEOSR_SRGAN_PYTHON")
 CPU = Case()
 GPU = Case(generator="esrgan", batch=32, lr_size=64, accelerator="cuda", steps=20)
+PRECISIONS = ("32-true", "bf16-mixed")
 TARGETS = {("cpu", "32-true"): 1.5, ("cpu", "bf16-mixed"): 2.5, ("cuda", "bf16-mixed"): 3.0}
 """How many times as fast as the peer in its only precision, float32."""
 
@@ -36,19 +37,16 @@ def main() -> None:
     if len(sys.argv) > 1:
         train_in_turns(Case(**json.loads(sys.argv[1])))
         return
-    result = {"steps": steps(CPU), "data": waiting_for_data(), "start": first_step()}
-    if torch.cuda.is_available():
-        result["steps"] += steps(GPU)
-    for row in result["steps"]:
-        print(row)
-    print(json.dumps(result))
+    cases = [CPU, GPU] if torch.cuda.is_available() else [CPU]
+    rows = [row for case in cases for row in steps(case)]
+    print(json.dumps({"steps": rows, "data": waiting_for_data(), "start": first_step()}))
 
 
 # The step
 
 
 def steps(case: Case, *, rounds: int = 7) -> list[dict[str, Any]]:
-    """Median seconds per step of each side and precision; the peer's ratio is to its own in float32."""
+    """Median seconds per step of each tool and precision, and how many times as fast as the peer in float32 that is."""
     sides = {("geosr", precision): [sys.executable, "-m", "benchmarks.training"] for precision in PRECISIONS}
     if PEER is not None:
         sides |= {("opensr-srgan", precision): [PEER, str(HERE / "peer_srgan.py")] for precision in PRECISIONS}
@@ -78,20 +76,18 @@ def steps(case: Case, *, rounds: int = 7) -> list[dict[str, Any]]:
     ]
 
 
-PRECISIONS = ("32-true", "bf16-mixed")
-
-
 class Side:
     """A process that trains when it is told to."""
 
     def __init__(self, command: list[str], case: Case) -> None:
         self.case = case
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed with the process)
         self.process = subprocess.Popen(
             [*command, case.to_json()],
             cwd=HERE.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.said,
             text=True,
         )
 
@@ -99,19 +95,25 @@ class Side:
         return self
 
     def __exit__(self, *error: object) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
+        self.process.kill()
         self.process.wait()
+        self.said.close()
 
     def turn(self) -> float:
         """Seconds per step."""
-        assert self.process.stdin and self.process.stdout
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        reply = self.process.stdout.readline()
+        assert self.process.stdin
+        assert self.process.stdout
+        try:
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
+            reply = self.process.stdout.readline()
+        except BrokenPipeError:
+            reply = ""
         if not reply:
-            raise SystemExit(f"{self.process.args} ended with {self.process.wait()}")
-        return json.loads(reply)["seconds"] / self.case.steps
+            self.said.seek(0)
+            raise SystemExit(self.said.read())
+        seconds: float = json.loads(reply)["seconds"]
+        return seconds / self.case.steps
 
 
 def train_in_turns(case: Case) -> None:
@@ -137,7 +139,7 @@ def train_in_turns(case: Case) -> None:
         architecture=generator.model_type,
         scale=case.scale,
         bands=tuple(config.Data.bands),
-        arguments=generator_arguments(generator),
+        arguments=generator_arguments(generator) | {"mean": [0.0] * case.bands, "std": [1.0] * case.bands},
     )
     torch.manual_seed(0)
     networks = Networks(Model(spec), build_discriminator(config.Discriminator, bands=case.bands))
@@ -146,9 +148,7 @@ def train_in_turns(case: Case) -> None:
         valid = torch.ones(hr.shape[0], *hr.shape[-2:], dtype=torch.bool)
         batches.append({"lr": lr, "hr": hr, "valid": valid})
     with tempfile.TemporaryDirectory() as folder:
-        module = SuperResolution(
-            networks, config, Schedule.of(config, 10**6), precision=case.precision, folder=Path(folder)
-        )
+        module = SuperResolution(networks, config, Schedule.of(config, 10**6), precision=case.precision)
         trainer = L.Trainer(
             accelerator=case.accelerator,
             devices=1,
@@ -183,7 +183,7 @@ def configure(config: Any, case: Case) -> Any:
 
 
 def waiting_for_data(steps: int = 60) -> dict[str, float]:
-    """Share of the time of an adversarial step of ``config_20m.yaml`` in which it waits for COGs that one worker reads."""
+    """Share of an adversarial step of ``config_20m.yaml`` that waits for patches of COGs, which one worker reads."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
             "Data.num_workers=1",

@@ -43,17 +43,32 @@ def test_losses_are_those_of_the_scores():
     torch.testing.assert_close(loss, expected)
     assert values["D(y)_prob"].item() == pytest.approx(real.sigmoid().mean().item())
     assert values["D(G(x))_prob"].item() == pytest.approx(fake.sigmoid().mean().item())
-    torch.testing.assert_close(adversary.generator_loss(sr, hr, valid), F.softplus(-fake).mean())
+    torch.testing.assert_close(adversary.fooled(sr, hr, valid).loss, F.softplus(-fake).mean())
 
 
 @pytest.mark.parametrize("relativistic", [False, True])
-def test_fooling_it_teaches_it_nothing(relativistic):
+@pytest.mark.parametrize("scale", [1.0, 1024.0])
+def test_the_pull_is_the_derivative_of_the_loss(relativistic, scale):
     adversary, (sr, hr, valid) = adversary_of(relativistic_average_d=relativistic), images()
-    sr.requires_grad_(True)
-    adversary.generator_loss(sr, hr, valid).backward()
-    assert sr.grad.abs().sum() > 0
+    fooled = adversary.fooled(sr, hr, valid, scale=scale)
     assert all(parameter.grad is None for parameter in adversary.network.parameters())
-    assert all(parameter.requires_grad for parameter in adversary.network.parameters())
+    leaf = sr.clone().requires_grad_(True)
+    scores = adversary.network(adversary.seen(leaf, valid))
+    loss = adversary.objective.generator(scores, adversary.network(adversary.real(hr, valid)).detach())
+    loss.backward()
+    torch.testing.assert_close(fooled.pull, leaf.grad)
+    torch.testing.assert_close(fooled.scores, scores)
+    assert (fooled.pull.movedim(1, -1)[~valid] == 0).all()
+
+
+def test_scores_that_are_known_teach_what_new_ones_would():
+    gradients = []
+    for known in (False, True):
+        adversary, (sr, hr, valid) = adversary_of(), images()
+        fake = adversary.fooled(sr, hr, valid).scores if known else None
+        adversary.loss(sr, hr, valid, fake=fake)[0].backward()
+        gradients.append(adversary.network.weight.grad)
+    torch.testing.assert_close(*gradients)
 
 
 def test_r1_is_due_now_and_then_and_weighs_as_much_more():

@@ -128,8 +128,9 @@ def test_every_objective_trains_both_networks(kind, relativistic):
     before = [parameter.clone() for parameter in module.parameters()]
     fit(module, IMAGES)
     still = [name for (name, new), old in zip(module.named_parameters(), before, strict=True) if torch.equal(new, old)]
-    # Scores are only compared with each other here, so what is added to all of them is not learned.
-    assert len(still) == (kind == "wasserstein"), still
+    # Where scores are only compared with each other, what is added to all of them is learned by rounding errors alone.
+    compared = kind == "wasserstein" or relativistic
+    assert set(still) <= ({"adversary.network.body.5.bias"} if compared else set())
 
 
 def test_r1_is_lazy_and_the_gradient_penalty_is_not():

@@ -12,12 +12,12 @@ class Run:
         self.now, self.logged = 0.0, []
         self.trainer = SimpleNamespace(log_every_n_steps=every)
         self.module = SimpleNamespace(step=0, log_dict=lambda values, **_: self.logged.append(values))
-        self.timing = Timing(patches, clock=lambda: self.now)
+        self.arrived = 0.0
+        self.timing = Timing(patches, arrived=lambda: self.arrived, clock=lambda: self.now)
         self.timing.on_train_start(self.trainer, self.module)
 
     def step(self, wait, work):
-        self.now += wait
-        self.timing.on_train_batch_start(self.trainer, self.module, None, 0)
+        self.arrived = self.now = self.now + wait
         self.now += work
         self.module.step += 1
         self.timing.on_train_batch_end(self.trainer, self.module, None, None, 0)

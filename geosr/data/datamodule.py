@@ -1,6 +1,7 @@
 """The Lightning data module: batches of LR and HR reflectance, augmented and degraded on the device."""
 
 from collections.abc import Sequence
+from time import perf_counter
 from typing import Any
 
 import lightning as L
@@ -68,6 +69,8 @@ class GeoSRDataModule(L.LightningDataModule):
         self.pool = PairPool(config.Degradation.queue_size if config.Degradation.type != "sensor" else 0)
         self.schedule = Schedule.of(config, self.updates())
         self.batches_made = 0
+        self.arrived = 0.0
+        """When the last batch came out of the loader, by `time.perf_counter`."""
 
     # What there is
 
@@ -208,6 +211,11 @@ class GeoSRDataModule(L.LightningDataModule):
             how |= {"multiprocessing_context": data.start_method}
         pinned = data.pin_memory and torch.cuda.is_available()
         return DataLoader(dataset, num_workers=workers, collate_fn=collate, pin_memory=pinned, **how)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Take the time: until now the training waited for data, what follows is work on them."""
+        self.arrived = perf_counter()
+        return batch
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """The batch on its device, complete: augmented and degraded for training, degraded alone for validation."""

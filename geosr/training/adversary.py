@@ -1,12 +1,24 @@
 """The discriminator with all that belongs to it: what it is shown, what it should say, and what fooling it means."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from geosr.config.schema import TrainingSection
 from geosr.losses import adversarial_objective, gradient_penalty, r1_penalty, sharpened
+
+
+class Fooled(NamedTuple):
+    """What the discriminator makes of SR, and the generator of that."""
+
+    loss: Tensor
+    """The generator's adversarial loss, without a gradient."""
+    pull: Tensor
+    """Its derivative by each value of SR."""
+    scores: Tensor
+    """The scores, with a gradient to the discriminator's weights: its own loss need not look at SR again."""
 
 
 class Adversary(nn.Module):
@@ -34,20 +46,38 @@ class Adversary(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
 
-    def generator_loss(self, sr: Tensor, hr: Tensor, valid: Tensor) -> Tensor:
-        """Small when SR is taken for real; the network itself gets no gradient."""
-        self.network.requires_grad_(False)
+    def fooled(self, sr: Tensor, hr: Tensor, valid: Tensor, *, scale: float = 1.0) -> "Fooled":
+        """How well SR is taken for real, and what would do it better.
+
+        Args:
+            sr: SR; no gradient flows back from here, ``pull`` takes its place.
+            hr: HR.
+            valid: Valid pixels.
+            scale: Factor on the loss in the network's gradients, which float16 needs; it is taken out of ``pull``.
+        """
         real = None
         if self.objective.relativistic:
             with torch.no_grad():
                 real = self.network(self.real(hr, valid))
-        loss = self.objective.generator(self.network(self.seen(sr, valid)), real)
-        self.network.requires_grad_(True)
-        return loss
+        sr = sr.detach().requires_grad_(True)
+        scores = self.network(self.seen(sr, valid))
+        loss = self.objective.generator(scores, real)
+        (pull,) = torch.autograd.grad(loss * scale, sr, retain_graph=True)
+        return Fooled(loss.detach(), pull / scale, scores)
 
-    def loss(self, sr: Tensor, hr: Tensor, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Small when SR and HR are told apart; what is logged about it comes second."""
-        real, fake = self.network(self.real(hr, valid)), self.network(self.seen(sr, valid))
+    def loss(
+        self, sr: Tensor, hr: Tensor, valid: Tensor, *, fake: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Small when SR and HR are told apart; what is logged about it comes second.
+
+        Args:
+            sr: SR.
+            hr: HR.
+            valid: Valid pixels.
+            fake: Scores of SR by the network as it is now, where they are known.
+        """
+        real = self.network(self.real(hr, valid))
+        fake = self.network(self.seen(sr, valid)) if fake is None else fake
         loss = self.objective.discriminator(real, fake)
         of_real, of_fake = self.objective.probabilities(real.detach(), fake.detach())
         return loss, {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -31,6 +31,13 @@ Batch = dict[str, Tensor]
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """What both networks compute in, by ``Training.precision``."""
+
+
+class Made(NamedTuple):
+    """An image that the generator made, and the discriminator's scores of it where they are known."""
+
+    sr: Tensor
+    scores: Tensor | None = None
 
 
 class SuperResolution(L.LightningModule):
@@ -140,61 +147,65 @@ class SuperResolution(L.LightningModule):
         parts = split(batch, self.config.Data.train_batch_size)
         at_once = training.accumulate_grad_batches
         values, made = self._update_generator(parts[:at_once])
-        image = made[0]
+        first_image = made[0].sr
         if self.adversary is not None and not self.schedule.is_pretraining(self.step):
             several = training.d_steps_per_g
             first = (self.step - self.schedule.pretraining) * several
             for turn in range(several):
                 seen = parts[turn * at_once : (turn + 1) * at_once]
                 if turn > 0:
-                    made = [self._without_gradient(part["lr"]) for part in seen]
+                    made = [Made(self._without_gradient(part["lr"])) for part in seen]
                 values |= self._update_discriminator(self.adversary, seen, made, number=first + turn)
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
         if self._is_logged:
-            self._log(values, parts[0], image)
+            self._log(values, parts[0], first_image)
         self.step += 1
         return values["generator/total_loss"]
 
-    def _update_generator(self, parts: Sequence[Batch]) -> tuple[dict[str, Tensor], list[Tensor]]:
+    def _update_generator(self, parts: Sequence[Batch]) -> tuple[dict[str, Tensor], list[Made]]:
         """One step of its optimiser: what is logged, and the images that it made."""
         pretraining = self.schedule.is_pretraining(self.step)
         weight = self.schedule.adversarial_weight(self.step)
         only = self.config.Training.pretrain_losses if pretraining else ()
-        made: list[Tensor] = []
+        made: list[Made] = []
         several: list[dict[str, Tensor]] = []
         for part in parts:
             with self._autocast():
                 sr = self.model(part["lr"])
                 content, terms = self.content(sr, part["hr"], part["valid"], only=only)
-                adversarial = torch.zeros_like(content)
+                fooled = None
                 if self.adversary is not None and not pretraining:
-                    adversarial = self.adversary.generator_loss(sr, part["hr"], part["valid"])
-            total = content + weight * adversarial
+                    scale = float(self.scalers[0].get_scale())
+                    fooled = self.adversary.fooled(sr, part["hr"], part["valid"], scale=scale)
+            adversarial = torch.zeros_like(content) if fooled is None else fooled.loss
             values = {f"train_metrics/{name}": value for name, value in terms.items()}
             values |= {
                 "generator/content_loss": content.detach(),
-                "generator/adversarial_loss": adversarial.detach(),
-                "generator/total_loss": total.detach(),
+                "generator/adversarial_loss": adversarial,
+                "generator/total_loss": content.detach() + weight * adversarial,
             }
             require_finite(values, part, step=self.step, folder=self.folder)
+            # The sum has the adversarial loss's gradient, which is known already.
+            total = content if fooled is None else content + weight * (fooled.pull * sr).sum()
             self.manual_backward(self.scalers[0].scale(total / len(parts)))
-            made.append(sr.detach())
+            # Scores keep the discriminator's memory until its own update: not of several batches at once.
+            made.append(Made(sr.detach(), fooled.scores if fooled and len(parts) == 1 else None))
             several.append(values)
         self._apply_gradients(0)
         return _mean(several), made
 
     def _update_discriminator(
-        self, adversary: Adversary, parts: Sequence[Batch], made: Sequence[Tensor], *, number: int
+        self, adversary: Adversary, parts: Sequence[Batch], made: Sequence[Made], *, number: int
     ) -> dict[str, Tensor]:
         """One step of its optimiser, its ``number``-th of the run, unless it waits: what is logged."""
         limit = self.config.Training.d_accuracy_limit
         waits = limit is not None and self.accuracy > limit
         several = []
-        for part, sr in zip(parts, made, strict=True):
+        for part, (sr, scores) in zip(parts, made, strict=True):
             hr, valid = part["hr"], part["valid"]
             with self._autocast(), torch.set_grad_enabled(not waits):
-                total, values = adversary.loss(sr, hr, valid)
+                total, values = adversary.loss(sr, hr, valid, fake=scores)
                 if not waits:
                     values["r1_penalty"] = adversary.r1(hr, valid, number=number)
                     total = total + values["r1_penalty"] + adversary.gradient_penalty(sr, hr, valid)

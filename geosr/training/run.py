@@ -266,7 +266,7 @@ def make_trainer(run: Run, callbacks: Sequence[L.Callback], *, quiet: bool) -> L
         resumed_at = torch.load(run.checkpoint, map_location="cpu", weights_only=True)[FACTS]["step"] - 1
     several: list[Any] = [
         *callbacks,
-        Timing(run.data.patches_for(total - 1)),
+        Timing(run.data.patches_for(total - 1) * training.devices, arrived=lambda: run.data.arrived),
         Health(),
         Report(run.folder),
     ]

@@ -15,14 +15,16 @@ class Timing(Callback):
 
     Args:
         patches_per_step: Patches of one update, of all processes together.
-        clock: Seconds since whenever.
+        arrived: When the last batch was there; what is done to it afterwards is part of the update.
+        clock: Seconds since whenever, as ``arrived`` counts them.
     """
 
-    def __init__(self, patches_per_step: int, *, clock: Callable[[], float] = perf_counter) -> None:
-        self.patches, self.clock = patches_per_step, clock
+    def __init__(
+        self, patches_per_step: int, *, arrived: Callable[[], float], clock: Callable[[], float] = perf_counter
+    ) -> None:
+        self.patches, self.arrived, self.clock = patches_per_step, arrived, clock
         self.ended: float | None = None
         """When the last update was over; None where the next one does not count."""
-        self.started = self.wait = 0.0
         self.waits: list[float] = []
         self.steps: list[float] = []
 
@@ -30,15 +32,11 @@ class Timing(Callback):
         """Begin with nothing measured."""
         self.ended, self.waits, self.steps = None, [], []
 
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """The data are there."""
-        self.started = self.clock()
-
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """The update is done."""
         now, every = self.clock(), trainer.log_every_n_steps
         if self.ended is not None:
-            self.waits.append(self.started - self.ended)
+            self.waits.append(self.arrived() - self.ended)
             self.steps.append(now - self.ended)
         self.ended = now
         if pl_module.step % every == 0 and self.steps:
