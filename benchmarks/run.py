@@ -228,7 +228,7 @@ def training() -> str:
         + "\n\nBoth update the same two networks on L1 + SAM + BCE, without a perceptual loss, in their own Lightning "
         "trainers that take turns; medians of seven turns of ten steps, logging in it.\n\n"
         "Waiting for patches of COGs, one worker, `config_20m.yaml` with its discriminator: "
-        f"{100 * data['share']:.1f} % of a step of {data['step_time']:.2f} s (target below {100 * data['target']:.0f} %). "
+        f"{100 * data['share']:.1f} % of {data['step_time']:.2f} s a step (target below {100 * data['target']:.0f}). "
         "From the command to the end of the first step, `config_demo.yaml`: "
         f"{start['seconds']:.1f} s (target below {start['target']:.0f})."
     )

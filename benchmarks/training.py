@@ -129,7 +129,6 @@ def train_in_turns(case: Case) -> None:
     from geosr.models.registry import generator_arguments
     from geosr.training.build import Networks
     from geosr.training.module import SuperResolution
-    from geosr.training.timing import Timing
 
     keep_freed_memory()
     config = configure(Config(), case)
@@ -154,7 +153,6 @@ def train_in_turns(case: Case) -> None:
             devices=1,
             max_epochs=1,
             logger=CSVLogger(folder),
-            callbacks=[Timing(case.batch)],
             log_every_n_steps=module.every,
             enable_checkpointing=False,
             enable_progress_bar=False,
