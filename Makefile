@@ -52,7 +52,7 @@ format: $(VENV)/.installed-test ## Fix formatting and what the style check can f
 	@$(BIN)/ruff format .
 
 .PHONY: bench
-bench: $(VENV)/.installed-test ## Measure speed, memory and quality, against opensr-utils where GEOSR_PEER_PYTHON has it
+bench: $(VENV)/.installed-test ## Measure everything; peers where GEOSR_PEER_PYTHON has opensr-utils, GEOSR_SRGAN_PYTHON opensr-srgan
 	@$(BIN)/python -m benchmarks.run
 
 .PHONY: clean

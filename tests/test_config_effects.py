@@ -29,7 +29,8 @@ from geosr.errors import ConfigError
 from geosr.models import load_model, save_model
 from geosr.training import loggers, train
 from geosr.training.loggers import read_metrics
-from geosr.training.run import make_trainer, prepare_run, without_noise
+from geosr.training.run import prepare_run
+from geosr.training.trainer import make_trainer, without_noise
 
 INFORMATIONAL = {"Training.Losses.perceptual_metric": "vgg is the only one so far; another name is refused"}
 """Settings that change nothing, and why they are there."""

@@ -1,12 +1,10 @@
 import json
-import logging
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,7 +27,7 @@ from geosr.training import measure_run, train
 from geosr.training.build import FACTS, build_networks, read_checkpoint
 from geosr.training.loggers import read_metrics
 from geosr.training.module import SuperResolution
-from geosr.training.run import describe_quality, quality, without_noise
+from geosr.training.run import describe_quality, quality
 
 SCENE = "virginia_coast.tif"
 TINY = [
@@ -303,27 +301,6 @@ def test_the_summary_names_each_figure_next_to_that_of_bicubic():
         "validation: PSNR 35.20 dB (+1.25 dB over bicubic), SAM 1.317° (bicubic 1.649°), SSIM 0.9059 (bicubic 0.8813), "
         "degraded output differs from the input by 4.0e-05 (bicubic 3.1e-03)"
     )
-
-
-def test_silence_ends_with_the_run():
-    logger = logging.getLogger("lightning.pytorch")
-    level, filters = logger.level, list(warnings.filters)
-
-    def fail():
-        with without_noise():
-            assert logger.level == logging.WARNING
-            warnings.warn("Checkpoint directory x exists and is not empty.", stacklevel=1)
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    assert logger.level == level
-    assert warnings.filters == filters
-
-
-def test_a_warning_that_matters_is_still_heard():
-    with without_noise(), pytest.warns(UserWarning, match="the loss is NaN"):
-        warnings.warn("the loss is NaN", stacklevel=1)
 
 
 # Going on where a run stopped

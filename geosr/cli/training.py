@@ -1,6 +1,7 @@
 """Commands that prepare training data and train."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -59,6 +60,8 @@ def train(
         print(json.dumps(asdict(needs)) if as_json else needs)
         return
     path = run(config, settings, debug=debug, quiet=quiet or as_json)
+    if int(os.environ.get("LOCAL_RANK", 0)):  # of several processes the first one speaks
+        return
     print(json.dumps({"weights": str(path), "folder": str(path.parent)}) if as_json else path)
 
 

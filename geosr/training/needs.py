@@ -13,7 +13,8 @@ import lightning as L
 import torch
 
 from geosr.config import Config, check, load_config
-from geosr.training.run import Run, prepare_run, without_noise
+from geosr.training.run import Run, prepare_run
+from geosr.training.trainer import without_noise
 
 MEASURED = 3
 """Updates of which the last is measured; the first ones make the memory that all later ones use again."""

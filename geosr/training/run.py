@@ -4,9 +4,6 @@ import json
 import logging
 import math
 import os
-import signal
-import threading
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +14,7 @@ from typing import Any
 import lightning as L
 import torch
 import yaml
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -29,14 +26,11 @@ from geosr.models import save_model
 from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device
 from geosr.training.build import FACTS, build_networks
 from geosr.training.debug import shrunk
-from geosr.training.folder import CHECKPOINT, CONFIG, find_checkpoint, new_run
-from geosr.training.health import Health
-from geosr.training.loggers import make_loggers
+from geosr.training.folder import CONFIG, find_checkpoint, new_run
 from geosr.training.module import SuperResolution
 from geosr.training.optim import is_better_higher
-from geosr.training.panels import Panels
-from geosr.training.report import SUMMARY, Report, write_report
-from geosr.training.timing import Timing
+from geosr.training.report import SUMMARY, write_report
+from geosr.training.trainer import make_trainer, stoppable, without_noise
 
 log = logging.getLogger("geosr")
 
@@ -44,16 +38,6 @@ LOG = "train.log"
 """What the run said."""
 FOLDER = "GEOSR_RUN_FOLDER"
 """Environment variable by which the first of several processes tells the others where the run is."""
-
-NOISE = (
-    "Experiment logs directory .* exists and is not empty",  # the run's folder holds the run's configuration
-    "Checkpoint directory .* exists and is not empty",
-    "The '.*_dataloader' does not have many workers",  # Data.num_workers decides
-    ".*sync_dist=True.*",  # every process validates everything, so their figures are the same
-    "The dirpath has changed",  # a run's folder may be moved
-    "You're resuming from a checkpoint that ended before the epoch",  # the data module goes on with the next patches
-)
-"""Warnings of Lightning that a user can do nothing about, or has decided."""
 
 
 def train(
@@ -133,34 +117,28 @@ class Run:
     def train(self, *, quiet: bool) -> Path:
         """Train to the end, or until it is interrupted; the path of the weights file."""
         started = perf_counter()
-        log.info("%s", self.data.describe())
-        log.info("%s", self.module.networks.describe())
-        log.info("%s", self.describe())
-        if rank_zero_only.rank in (None, 0):
-            (self.folder / CONFIG).write_text(yaml.safe_dump(self.config.to_dict(), sort_keys=False), "utf-8")
+        self._announce()
         best = self._best()
         with without_noise():
             trainer = make_trainer(self, [best], quiet=quiet)
-            with _stoppable(trainer) as stop:
+            with stoppable(trainer) as stop:
                 try:
                     trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
                 except BaseException as error:
                     self._tell("interrupted" if isinstance(error, SystemExit) else "failed", started)
                     raise
-            if best.best_model_path and not self.module.schedule.adversarial:
-                state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-                self.module.load_state_dict(state["state_dict"])
-                self.module.step = state[FACTS]["step"]
-            if (
-                trainer.callback_metrics.get("updates", -1) == self.module.step
-            ):  # the last validation was of these weights
-                measured: Mapping[str, Any] = dict(trainer.callback_metrics)
-            else:
-                measured = {} if stop.is_set() else trainer.validate(self.module, self.data, verbose=False)[0]
+            self._take(best)
+            measured = self._measured(trainer, interrupted=stop.is_set())
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.finish()
         return self._finish(measured, interrupted=stop.is_set(), started=started)
+
+    @rank_zero_only
+    def _announce(self) -> None:
+        """Say what will happen, and keep the settings."""
+        log.info("%s\n%s\n%s", self.data.describe(), self.module.networks.describe(), self.describe())
+        (self.folder / CONFIG).write_text(yaml.safe_dump(self.config.to_dict(), sort_keys=False), "utf-8")
 
     def _best(self) -> ModelCheckpoint:
         """Keeps the two best checkpoints, and the last."""
@@ -175,6 +153,20 @@ class Run:
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+
+    def _take(self, best: ModelCheckpoint) -> None:
+        """Go back to the best validation, where no discriminator ever had a say."""
+        if self.module.schedule.adversarial or not best.best_model_path:
+            return
+        state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        self.module.load_state_dict(state["state_dict"])
+        self.module.step = state[FACTS]["step"]
+
+    def _measured(self, trainer: L.Trainer, *, interrupted: bool) -> Mapping[str, Any]:
+        """Figures of the weights as they are: those of the last validation if it was of them, else of another one."""
+        if trainer.callback_metrics.get("updates", -1) == self.module.step:
+            return dict(trainer.callback_metrics)
+        return {} if interrupted else trainer.validate(self.module, self.data, verbose=False)[0]
 
     def _finish(self, measured: Mapping[str, Any], *, interrupted: bool, started: float) -> Path:
         """Write weights, summary and report, and say where they are."""
@@ -257,71 +249,6 @@ def _new_folder(config: Config) -> Path:
     return folder
 
 
-def make_trainer(run: Run, callbacks: Sequence[L.Callback], *, quiet: bool) -> L.Trainer:
-    """A Lightning trainer for all steps of the run, which for Lightning are one epoch."""
-    config, training, total = run.config, run.config.Training, run.module.schedule.total
-    metric = config.Schedulers.metric
-    resumed_at = None
-    if run.checkpoint:
-        resumed_at = torch.load(run.checkpoint, map_location="cpu", weights_only=True)[FACTS]["step"] - 1
-    several: list[Any] = [
-        *callbacks,
-        Timing(run.data.patches_for(total - 1) * training.devices, arrived=lambda: run.data.arrived),
-        Health(),
-        Report(run.folder),
-    ]
-    if training.early_stopping_patience:
-        mode = "max" if is_better_higher(metric) else "min"
-        several.append(EarlyStopping(metric, mode=mode, patience=training.early_stopping_patience, check_finite=True))
-    if config.Logging.num_val_images:
-        several.append(Panels(run.folder, config.Data.bands, config.Logging.num_val_images))
-    if training.max_time is not None:
-        several.append(TimeOfThisRun(training.max_time))
-    several.append(KeepLast(run.folder / CHECKPOINT))
-    if not quiet:
-        several.append(RichProgressBar())
-    return L.Trainer(
-        accelerator=training.accelerator,
-        devices=training.devices,
-        # In one step either network's weights are left out of a loss
-        strategy="auto" if training.devices == 1 else "ddp_find_unused_parameters_true",
-        use_distributed_sampler=False,  # each rank draws patches of its own
-        max_epochs=1,
-        val_check_interval=min(training.val_every, total),
-        limit_val_batches=1.0 if training.limit_val_batches is None else training.limit_val_batches,
-        callbacks=several,
-        logger=make_loggers(config, run.folder, resumed_at=resumed_at),
-        enable_progress_bar=not quiet,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=run.module.every,
-        benchmark=True,
-    )
-
-
-class KeepLast(L.Callback):
-    """Saves the run as it is after its last step, however it came to be the last."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *batch: Any) -> None:
-        """Save while the step's epoch lasts: Lightning would not go on with one that is over."""
-        if trainer.should_stop or module.step == module.schedule.total:
-            trainer.save_checkpoint(self.path)
-
-
-class TimeOfThisRun(Timer):
-    """Stops a run after some time, in which that of the run that it continues does not count."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Start at zero."""
-
-
 def _require_devices(config: Config) -> None:
     """Refuse what this machine does not have."""
     wanted, several = config.Training.accelerator, config.Training.devices
@@ -369,44 +296,3 @@ def describe_quality(figures: Mapping[str, float]) -> str:
         "{sam_bicubic:.3f}°), SSIM {ssim:.4f} (bicubic {ssim_bicubic:.4f}), degraded output differs from the input by "
         "{consistency:.1e} (bicubic {consistency_bicubic:.1e})"
     ).format_map(figures)
-
-
-@contextmanager
-def _stoppable(trainer: L.Trainer) -> Iterator[threading.Event]:
-    """The first interrupt or termination ends the run after its step, the second at once; whether there was one."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def finish_step(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        trainer.should_stop = True
-        log.info("stopping after this step; once more stops at once")
-
-    before = {number: signal.signal(number, finish_step) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def without_noise() -> Iterator[None]:
-    """Lightning without its advertisements, its own deprecations and the warnings in ``NOISE``."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in NOISE:
-                warnings.filterwarnings("ignore", message)
-            warnings.filterwarnings("ignore", ".*deprecated.*", module="lightning")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
