@@ -79,10 +79,10 @@ class Run:
             self.trainer.callback_metrics = {k: torch.tensor(v) for k, v in (WELL | values).items()}
             self.health.on_train_batch_end(self.trainer, self.module, None, None, 0)
 
-    def validate(self, sr, hr, valid):
+    def validate(self, sr, bicubic, valid):
         self.health.on_validation_start(self.trainer, self.module)
         for one in range(len(sr)):
-            outputs = {"sr": sr[[one]], "hr": hr[[one]], "valid": valid[[one]]}
+            outputs = {"sr": sr[[one]], "bicubic": bicubic[[one]], "valid": valid[[one]]}
             self.health.on_validation_batch_end(self.trainer, self.module, outputs, None, one)
         self.health.on_validation_end(self.trainer, self.module)
 

@@ -22,7 +22,7 @@ SURE = 0.95
 RISEN = 2.0
 """Times its lowest value that a content loss must not be."""
 FLAT = 0.5
-"""Times the standard deviation of HR that SR's must be."""
+"""Times the standard deviation of bicubic interpolation that SR's must be: HR may hold much that no LR tells."""
 DOMINANT = 0.95
 """Share of the generator's loss above which a term leaves the others without a say."""
 SMOOTH = 0.1
@@ -107,25 +107,25 @@ class Health(Callback):
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin with nothing seen."""
-        self.spread = dict.fromkeys(("sr", "hr"), 0.0)
+        self.spread = dict.fromkeys(("sr", "bicubic"), 0.0)
 
     def on_validation_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Measure how much SR and HR vary."""
+        """Measure how much SR and bicubic interpolation vary."""
         for name in self.spread:
             self.spread[name] += float(spread(outputs[name], outputs["valid"]).sum())
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Compare how much SR and HR vary, once there is a discriminator: before, a network that starts flat may be."""
-        flat = self.spread["sr"] < FLAT * self.spread["hr"] and not pl_module.schedule.is_pretraining(pl_module.step)
+        """Compare how much both vary, once there is a discriminator: before, a network that starts flat may be."""
+        flat = self.spread["sr"] < FLAT * self.spread["bicubic"] and not pl_module.schedule.is_pretraining(pl_module.step)
         if flat and not self.was_flat and not trainer.sanity_checking and trainer.is_global_zero:
             self.was_flat = True
             log.warning(
-                "step %d: the generator has collapsed: SR varies %.2f times as much as HR. Lower "
+                "step %d: the generator has collapsed: SR varies %.2f times as much as bicubic. Lower "
                 "Training.Losses.adv_loss_beta, or raise Training.adv_loss_ramp_steps, and continue from a checkpoint "
                 "before it",
-                pl_module.step, self.spread["sr"] / self.spread["hr"],
+                pl_module.step, self.spread["sr"] / self.spread["bicubic"],
             )  # fmt: skip
 
 
