@@ -40,12 +40,16 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
 
     Raises:
         ConfigError: The checkpoint does not fit the configuration.
+        ModelError: The discriminator cannot look at patches of this size.
     """
     start = None if config.Model.load_checkpoint is None else read_start(config.Model.load_checkpoint, config)
     model = build_model(config, data, start.model if start else None)
     if not data.schedule.adversarial:
         return Networks(model, None)
     discriminator = build_discriminator(config.Discriminator, bands=len(config.Data.bands))
+    with torch.no_grad():  # patches that are too small for its strides are found now, not when its phase begins
+        discriminator.eval()(torch.zeros(1, len(config.Data.bands), data.size, data.size))
+    discriminator.train()
     if start and start.discriminator:
         try:
             discriminator.load_state_dict(start.discriminator)

@@ -118,7 +118,8 @@ class Health(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Compare how much both vary, once there is a discriminator: before, a network that starts flat may be."""
-        flat = self.spread["sr"] < FLAT * self.spread["bicubic"] and not pl_module.schedule.is_pretraining(pl_module.step)
+        judged = not pl_module.schedule.is_pretraining(pl_module.step)
+        flat = judged and self.spread["sr"] < FLAT * self.spread["bicubic"]
         if flat and not self.was_flat and not trainer.sanity_checking and trainer.is_global_zero:
             self.was_flat = True
             log.warning(
