@@ -19,12 +19,12 @@ from geosr.io.gdal import GdalFile
 from geosr.io.raster import Raster
 from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
+from geosr.sensors import shown_bands
 
 SIDE = 640
 """Pixels along the longer side of one of the four panels."""
 ZOOM = 8
 """Screen pixels per LR pixel in the zoom."""
-RGB = ("B04", "B03", "B02")
 
 
 def write_preview(
@@ -42,7 +42,7 @@ def write_preview(
     Raises:
         OutputError: The picture cannot be written.
     """
-    shown = RGB if set(RGB) <= set(bands) else (bands[0],) * 3
+    shown = shown_bands(bands)
     height, width = size(window)
     step = max(height, width) / SIDE
     zoom = min(SIDE // ZOOM, height, width)
@@ -149,7 +149,7 @@ def write_pair_preview(hr: Raster, lr: Raster, out: str | PathLike[str]) -> Path
     Raises:
         OutputError: The picture cannot be written.
     """
-    shown = RGB if set(RGB) <= set(hr.bands) else (hr.bands[0],) * 3
+    shown = shown_bands(hr.bands)
     fine, coarse = (raster.array[[raster.bands.index(band) for band in shown]] for raster in (hr, lr))
     height, width = coarse.shape[1:]
     scale = fine.shape[1] // height

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -151,6 +151,15 @@ def canonical_band(name: str) -> str | None:
     return _CANONICAL.get(_key(head))
 
 
+def shown_bands(bands: Sequence[str]) -> tuple[str, ...]:
+    """The three of ``bands`` to show as red, green and blue: those colours where all are there, else the first in grey.
+
+    >>> shown_bands(["B02", "B03", "B04", "B08"]), shown_bands(["B05", "B06"])
+    (('B04', 'B03', 'B02'), ('B05', 'B05', 'B05'))
+    """
+    return RGB if set(RGB) <= set(bands) else (bands[0],) * 3
+
+
 def _key(name: str) -> str:
     """A name without what does not matter in it."""
     return re.sub(r"[\s_-]", "", name).lower()
@@ -227,5 +236,8 @@ SENSORS: Mapping[str, Sensor] = MappingProxyType(
     }
 )
 """Every sensor that geosr knows, by name."""
+
+RGB = ("B04", "B03", "B02")
+"""Red, green and blue of Sentinel-2."""
 
 _CANONICAL = {_key(alias): band.name for band in _SENTINEL_2 for alias in (band.name, *band.aliases)}

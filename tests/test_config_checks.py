@@ -5,8 +5,9 @@ from operator import attrgetter
 import pytest
 
 from geosr.config import Config, check, load_config
-from geosr.config.checks import MODEL_TYPES, RULES
+from geosr.config.checks import RULES
 from geosr.config.load import shipped_configs
+from geosr.config.names import GENERATORS
 from geosr.config.schema import settings
 from geosr.errors import ConfigError
 
@@ -120,7 +121,7 @@ ALLOWED = {
     "Data.gain": [1.0],
     "Data.detail": [0.0, 2.0],
     "Data.num_workers": [0],
-    "Generator.model_type": list(MODEL_TYPES),
+    "Generator.model_type": list(GENERATORS),
     "Generator.scaling_factor": [1, 3],
     "Generator.n_blocks": [0],
     "Discriminator.n_blocks": [None, 3],

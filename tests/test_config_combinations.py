@@ -1,8 +1,9 @@
 import pytest
 
 from geosr.config import Config, check, load_config
-from geosr.config.combinations import CONTENT_LOSSES, content_weights
+from geosr.config.combinations import content_weights
 from geosr.config.load import shipped_configs
+from geosr.config.names import CONTENT_LOSSES
 from geosr.errors import ConfigError
 
 BLAME = [

@@ -6,9 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geosr.config.names import OBJECTIVES
 from geosr.config.schema import LossesSection
 from geosr.errors import ConfigError
-from geosr.losses import OBJECTIVES, Objective, adversarial_objective
+from geosr.losses import Objective, adversarial_objective
 
 ALL = [*((kind, False) for kind in OBJECTIVES), ("bce", True), ("hinge", True), ("lsgan", True)]
 

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
+from geosr.config.names import VGG_LAYERS
 from geosr.errors import ConfigError, GridError
 from geosr.losses import Perceptual
-from geosr.losses.perceptual import LAYERS, MEAN, STD, URL
+from geosr.losses.perceptual import MEAN, STD, URL
 
 BANDS = ["B02", "B03", "B04", "B08"]
 SHALLOW = {"conv1_2": 0.5, "conv2_1": 2.0}
@@ -75,10 +76,10 @@ def test_it_is_the_distance_of_the_features_of_torchvisions_vgg19(vgg, file, whi
 
 
 def test_names_of_layers_are_those_of_the_paper():
-    assert len(LAYERS) == 16
-    assert LAYERS[0] == "conv1_1"
-    assert LAYERS[3] == "conv2_2"
-    assert LAYERS[-1] == "conv5_4"
+    assert len(VGG_LAYERS) == 16
+    assert VGG_LAYERS[0] == "conv1_1"
+    assert VGG_LAYERS[3] == "conv2_2"
+    assert VGG_LAYERS[-1] == "conv5_4"
 
 
 def test_bands_are_found_by_name(shallow):

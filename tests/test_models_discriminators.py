@@ -3,9 +3,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from geosr.config.names import DISCRIMINATORS
 from geosr.config.schema import DiscriminatorSection
 from geosr.errors import ConfigError, ModelError
-from geosr.models.discriminators import DISCRIMINATORS, build_discriminator
+from geosr.models.discriminators import build_discriminator
 
 SMALL = {"base_channels": 4, "linear_size": 8}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from geosr.config.checks import MODEL_TYPES
+from geosr.config.names import GENERATORS
 from geosr.config.schema import GeneratorSection
 from geosr.errors import ModelError
 from geosr.models import ModelSpec
@@ -30,7 +30,7 @@ def test_an_argument_that_the_architecture_does_not_take_is_refused():
 
 
 def test_every_model_type_that_a_config_may_name_can_be_trained_and_the_other_way_round():
-    assert set(MODEL_TYPES) == set(ARGUMENTS) <= set(ARCHITECTURES)
+    assert set(GENERATORS) == set(ARGUMENTS) <= set(ARCHITECTURES)
 
 
 @pytest.mark.parametrize("architecture", ARGUMENTS)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from geosr.cli.app import app
-from geosr.cli.options import Json
-from geosr.errors import ConfigError, GeosrError
+from geosr.cli.options import Json, extra
+from geosr.errors import ConfigError
 
 config = typer.Typer(no_args_is_help=True, help="Configurations of training runs: show, validate, compare.")
 app.add_typer(config, name="config")
@@ -93,9 +93,7 @@ def diff(
 
 def _load(name: str, overrides: list[str]) -> Any:
     """The configuration; needs the extra ``train``."""
-    try:
+    with extra("train", "a configuration"):
         from geosr.config import load_config
 
         return load_config(name, overrides)
-    except ModuleNotFoundError as error:
-        raise GeosrError(f"configurations need {error.name}: pip install 'geosr[train]'") from error

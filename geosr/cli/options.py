@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geosr.errors import GeosrError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -67,6 +69,15 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
             bar.update(task, advance=now, rate=f"{speed / 1e6:.2f} Mpx/s" if speed else "")
 
         yield advance
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Imports that need an optional part of geosr; without it, an error that says how ``what`` gets it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise GeosrError(f"{what} needs {error.name}: pip install 'geosr[{name}]'") from error
 
 
 def stderr_console() -> "Console":

@@ -2,8 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +9,20 @@ from typing import Annotated
 import typer
 
 from geosr.cli.app import app
-from geosr.cli.options import Bands, Baseline, Json, Nodata, Offset, Quiet, Scale, Sensor, progress_bar, split_names
-from geosr.errors import GeosrError, OutputError, UsageError
+from geosr.cli.options import (
+    Bands,
+    Baseline,
+    Json,
+    Nodata,
+    Offset,
+    Quiet,
+    Scale,
+    Sensor,
+    extra,
+    progress_bar,
+    split_names,
+)
+from geosr.errors import OutputError, UsageError
 
 data = typer.Typer(no_args_is_help=True, help="The catalogue of training data and sources of scenes.")
 app.add_typer(data, name="data")
@@ -44,7 +54,7 @@ def train(
     quiet: Quiet = False,
 ) -> None:
     """Train a model and export its weights file."""
-    with _training_extra("training"):
+    with extra("train", "training"):
         from geosr.training import measure_run
         from geosr.training import train as run
 
@@ -117,7 +127,7 @@ def prepare(
 
     A run that was stopped continues when the same command is given again.
     """
-    with _training_extra("preparing data"):
+    with extra("train", "preparing data"):
         from geosr.data.prepare import prepare as run
         from geosr.data.sources import PAIR_SUFFIXES, Encoding
         from geosr.data.splits import BlockSplit
@@ -167,7 +177,7 @@ def degrade(
     quiet: Quiet = False,
 ) -> None:
     """Degrade a scene as training does, to see what the network will see."""
-    with _training_extra("degrading"):
+    with extra("train", "degrading"):
         from geosr.config import load_config
         from geosr.data.degrade_scene import degrade_scene
     from geosr.io.scene import open_scene
@@ -202,7 +212,7 @@ def degrade(
 @data.command("list")
 def list_data(as_json: Json = False) -> None:
     """List data sets to train on and public sources of scenes."""
-    with _training_extra("the catalogue"):
+    with extra("train", "the catalogue"):
         from geosr.data.catalog import collections, rows
 
     told = rows(collections())
@@ -224,7 +234,7 @@ def show_data(
     id: Annotated[str, typer.Argument(help="Id of the data set.", show_default=False)], as_json: Json = False
 ) -> None:
     """Show what is known of a data set: licence, bands, radiometry, how to get it and how to cite it."""
-    with _training_extra("the catalogue"):
+    with extra("train", "the catalogue"):
         from geosr.data.catalog import describe, get_collection
 
     entry = get_collection(id)
@@ -239,15 +249,6 @@ def show_data(
     for label, text in describe(entry).items():
         table.add_row(escape(label), escape(text))
     Console().print(table)
-
-
-@contextmanager
-def _training_extra(what: str) -> Iterator[None]:
-    """Imports that need the extra ``train``; without it, an error that says so."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise GeosrError(f"{what} needs {error.name}: pip install 'geosr[train]'") from error
 
 
 def _check(store: Path, *, as_json: bool, quiet: bool) -> None:

@@ -9,22 +9,22 @@ from operator import attrgetter
 from pathlib import Path
 
 from geosr.config import degradation
-from geosr.config.combinations import CONTENT_LOSSES, problems
+from geosr.config.combinations import problems
+from geosr.config.names import (
+    CONTENT_LOSSES,
+    DISCRIMINATORS,
+    FIGURES,
+    GENERATORS,
+    NORMS,
+    OBJECTIVES,
+    SCHEDULES,
+    VGG_LAYERS,
+)
 from geosr.config.rules import Rule, above, at_least, between, matching, nullable, odd, one_of, switch
 from geosr.config.schema import Config
 from geosr.errors import ConfigError, did_you_mean
 
-MODEL_TYPES = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan")
-"""Architectures that can be trained; keys of ``geosr.models.registry.ARCHITECTURES``."""
-DISCRIMINATORS = ("srgan", "patchgan", "esrgan", "unet_sn")
-"""Networks that they can be trained against."""
-FIGURES = tuple(f"val_metrics/{name}" for name in ("l1", "sam", "perceptual", "tv", "psnr", "ssim", "psnr_gain"))
-FIGURES += ("val_metrics/consistency",)
-"""What a validation says about the generator; more is better of psnr, ssim and psnr_gain, less of the others."""
-VGG_LAYERS = tuple(
-    f"conv{block}_{layer}" for block, layers in enumerate((2, 2, 4, 4, 4), 1) for layer in range(1, layers + 1)
-)
-"""Convolutions of VGG19."""
+METRICS = tuple(f"val_metrics/{name}" for name in FIGURES)
 
 
 def _are_windows(windows: Mapping[str, list[int]]) -> bool:
@@ -52,7 +52,7 @@ WINDOWS = Rule("scene: [row, column, height, width], the first two at least 0, t
 NAME = Rule("a name, without a folder", _is_name)
 DECAY = Rule("at least 0 and below 1", lambda decay: 0 <= decay < 1)
 FACTOR = Rule("above 0 and below 1", lambda factor: 0 < factor < 1)
-METRIC = one_of(*FIGURES)
+METRIC = one_of(*METRICS)
 
 RULES: Mapping[str, Rule] = {
     "Data.dataset_type": one_of("scenes", "pairs", "store"),
@@ -80,7 +80,7 @@ RULES: Mapping[str, Rule] = {
     "Data.cutblur": between(0, 1),
     **{f"Degradation.{key}": rule for key, rule in degradation.RULES.items()},
     "Model.name": Rule("the name of a file, without a folder", _is_name),
-    "Generator.model_type": one_of(*MODEL_TYPES, planned=("stochastic_gan",)),
+    "Generator.model_type": one_of(*GENERATORS, planned=("stochastic_gan",)),
     "Generator.scaling_factor": COUNT,
     "Generator.n_channels": COUNT,
     "Generator.n_blocks": at_least(0),
@@ -93,7 +93,7 @@ RULES: Mapping[str, Rule] = {
     "Discriminator.n_blocks": nullable(COUNT),
     "Discriminator.base_channels": COUNT,
     "Discriminator.linear_size": COUNT,
-    "Discriminator.norm": one_of("none", "batch", "instance"),
+    "Discriminator.norm": one_of(*NORMS),
     "Training.max_steps": nullable(COUNT),
     "Training.max_epochs": nullable(COUNT),
     "Training.max_time": nullable(matching("days:hours:minutes:seconds such as 00:02:00:00", r"\d+:\d\d:\d\d:\d\d")),
@@ -124,7 +124,7 @@ RULES: Mapping[str, Rule] = {
         "imagenet, random, or a .pth file", lambda name: name in ("imagenet", "random") or name.endswith(".pth")
     ),
     "Training.Losses.perceptual_white": above(0),
-    "Training.Losses.adv_loss_type": one_of("bce", "hinge", "lsgan", "wasserstein"),
+    "Training.Losses.adv_loss_type": one_of(*OBJECTIVES),
     "Training.Losses.adv_loss_beta": switch(),
     "Training.Losses.adv_loss_schedule": one_of("linear", "cosine"),
     "Training.Losses.r1_gamma": switch(),
@@ -143,12 +143,12 @@ RULES: Mapping[str, Rule] = {
     "Optimizers.weight_decay_g": switch(),
     "Optimizers.weight_decay_d": switch(),
     "Optimizers.gradient_clip_val": switch(),
-    "Schedulers.name": one_of("plateau", "cosine", "multistep", "constant"),
+    "Schedulers.name": one_of(*SCHEDULES),
     "Schedulers.g_warmup_steps": at_least(0),
     "Schedulers.g_warmup_type": one_of("cosine", "linear"),
     "Schedulers.metric": METRIC,
     "Schedulers.metric_g": nullable(METRIC),
-    "Schedulers.metric_d": nullable(one_of("validation/DISC_adversarial_loss", *FIGURES)),
+    "Schedulers.metric_d": nullable(one_of("validation/DISC_adversarial_loss", *METRICS)),
     **{
         f"Schedulers.{key}{network}": nullable(rule) if network else rule
         for key, rule in {

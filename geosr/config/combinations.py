@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from geosr.config.names import CONTENT_LOSSES
 from geosr.config.schema import Config, LossesSection
-
-CONTENT_LOSSES = ("l1", "sam", "tv", "perceptual")
-"""Losses that compare SR with HR; each has a weight in ``Training.Losses``."""
-RGB = ("B04", "B03", "B02")
-"""Bands that the perceptual loss looks at."""
+from geosr.sensors import RGB
 
 
 def content_weights(losses: LossesSection) -> Mapping[str, float]:
-    """Weight of each content loss, by its name in `CONTENT_LOSSES`."""
-    weights = (losses.l1_weight, losses.sam_weight, losses.tv_weight, losses.perceptual_weight)
-    return dict(zip(CONTENT_LOSSES, weights, strict=True))
+    """Weight of each content loss, by its name."""
+    return {name: getattr(losses, f"{name}_weight") for name in CONTENT_LOSSES}
 
 
 def problems(config: Config) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geosr.config.combinations import RGB
 from geosr.config.schema import settings
 from geosr.errors import ConfigError
+from geosr.sensors import RGB
 
 HALLMARK = "Model.in_bands"
 """Without it opensr-srgan builds no network."""

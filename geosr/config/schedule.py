@@ -6,9 +6,6 @@ from itertools import pairwise
 
 from geosr.config.schema import Config
 
-SCHEDULES = ("plateau", "cosine", "multistep", "constant")
-"""How learning rates change after their warm-up."""
-
 
 @dataclass(frozen=True)
 class Schedule:
@@ -31,7 +28,7 @@ class Schedule:
     """Steps in which the generator's learning rate rises."""
     warmup_shape: str
     decay: str
-    """One of `SCHEDULES`."""
+    """One of `geosr.config.names.SCHEDULES`."""
     milestones: tuple[int, ...] = ()
     gamma: float = 1.0
 

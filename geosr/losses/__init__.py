@@ -1,6 +1,6 @@
 """Losses of (batch, band, y, x) reflectance that look at valid pixels alone, and adversarial objectives."""
 
-from geosr.losses.adversarial import OBJECTIVES, Objective, adversarial_objective
+from geosr.losses.adversarial import Objective, adversarial_objective
 from geosr.losses.content import ContentLoss, sharpened
 from geosr.losses.penalties import gradient_penalty, r1_penalty
 from geosr.losses.perceptual import Perceptual
@@ -9,7 +9,6 @@ from geosr.losses.smoothness import tv
 from geosr.losses.spectral import sam
 
 __all__ = [
-    "OBJECTIVES",
     "ContentLoss",
     "Objective",
     "Perceptual",

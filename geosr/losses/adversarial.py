@@ -6,11 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geosr.config.names import OBJECTIVES
 from geosr.config.schema import LossesSection
 from geosr.errors import ConfigError, did_you_mean
-
-OBJECTIVES = ("bce", "hinge", "lsgan", "wasserstein")
-"""Names of the objectives."""
 
 
 def adversarial_objective(section: LossesSection, *, label_smoothing: bool) -> "Objective":

@@ -1,6 +1,6 @@
 """The content loss: what SR should have in common with HR, term by term."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,9 +87,16 @@ class ContentLoss(nn.Module):
         return total, terms
 
     @torch.no_grad()
-    def terms(self, sr: Tensor, hr: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        """Every term by name, with a weight or not, against HR as it was measured; perceptual only with a weight."""
-        return {entry.name: entry.loss(sr, hr, valid) for entry in self.entries}
+    def terms(self, sr: Tensor, hr: Tensor, valid: Tensor, *, skip: Collection[str] = ()) -> dict[str, Tensor]:
+        """Every term by name, with a weight or not, against HR as it was measured; perceptual only with a weight.
+
+        Args:
+            sr: SR reflectance (batch, band, y, x).
+            hr: HR reflectance.
+            valid: Valid pixels (batch, y, x).
+            skip: Names of terms that are known already.
+        """
+        return {entry.name: entry.loss(sr, hr, valid) for entry in self.entries if entry.name not in skip}
 
 
 def _tv(sr: Tensor, hr: Tensor, valid: Tensor) -> Tensor:

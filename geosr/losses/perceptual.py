@@ -10,16 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geosr.config.names import VGG_LAYERS
 from geosr.errors import ConfigError, GridError, did_you_mean
+from geosr.sensors import RGB
 
 log = logging.getLogger("geosr")
 
-RGB = ("B04", "B03", "B02")
-"""Bands that the network sees, in its order."""
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 """Convolutions and channels of each block of VGG19; between blocks the maximum of 2 x 2 pixels is taken."""
-LAYERS = tuple(f"conv{block}_{one}" for block, (depth, _) in enumerate(BLOCKS, 1) for one in range(1, depth + 1))
-"""Names of its convolutions."""
 WIDTHS = (3, *(width for depth, width in BLOCKS for _ in range(depth)))
 """Channels before the first of them and after each."""
 URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
@@ -38,7 +36,7 @@ class Perceptual(nn.Module):
 
     Args:
         bands: Names of the images' bands; red, green and blue (``RGB``) are looked up.
-        layers: Weights by layer, such as ``{"conv5_4": 1.0}``; see ``LAYERS``. The network ends at the last.
+        layers: Weights by layer, such as ``{"conv5_4": 1.0}``; see ``VGG_LAYERS``. The network ends at the last.
         weights: ``imagenet`` (downloaded once), a .pth file of torchvision's VGG19, or ``random``, always the same.
         white: Reflectance that the network sees as white.
 
@@ -65,10 +63,10 @@ class Perceptual(nn.Module):
                 f"{' '.join(missing)}; add what is missing, or set Training.Losses.perceptual_weight=0"
             )
         for name in layers:
-            if name not in LAYERS:
+            if name not in VGG_LAYERS:
                 raise ConfigError(
-                    f"Training.Losses.perceptual_layers names {name!r}; allowed: {' '.join(LAYERS)}"
-                    + did_you_mean(name, LAYERS)
+                    f"Training.Losses.perceptual_layers names {name!r}; allowed: {' '.join(VGG_LAYERS)}"
+                    + did_you_mean(name, VGG_LAYERS)
                 )
         self.layers = {name: weight for name, weight in layers.items() if weight}
         if not self.layers:
@@ -76,7 +74,7 @@ class Perceptual(nn.Module):
         self.index = [list(bands).index(name) for name in RGB]
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1) * white, persistent=False)
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1) * white, persistent=False)
-        network = _Features(max(map(LAYERS.index, self.layers)) + 1)
+        network = _Features(max(map(VGG_LAYERS.index, self.layers)) + 1)
         network.take(weights)
         self._network = (network,)  # in a tuple, it is none of the modules whose parameters are listed and saved
 
@@ -122,7 +120,7 @@ class _Features(nn.Module):
 
     def __init__(self, count: int) -> None:
         super().__init__()
-        self.names = LAYERS[:count]
+        self.names = VGG_LAYERS[:count]
         self.smallest: int = 2 ** (int(self.names[-1][len("conv")]) - 1)
         """Pixels along a side of the smallest image that the last of them has an output for."""
         self.convolutions = nn.ModuleList(

@@ -35,7 +35,7 @@ def figures(image: Mapping[str, Tensor], psf: PSF, content: losses.ContentLoss) 
     if values["ssim_bicubic"].isnan():  # no window of it is all valid
         del values["ssim"], values["ssim_bicubic"]
     middle = [central(image[name], SEEN) for name in ("sr", "hr", "valid")]
-    values |= {name: value for name, value in content.terms(*middle).items() if name not in values}
+    values |= content.terms(*middle, skip=values)
     values["psnr_gain"] = values["psnr"] - values["psnr_bicubic"]
     return values
 

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
+from geosr.config.combinations import content_weights
 from geosr.errors import TrainingError
 
 log = logging.getLogger("geosr")
@@ -27,7 +28,6 @@ DOMINANT = 0.95
 """Share of the generator's loss above which a term leaves the others without a say."""
 SMOOTH = 0.1
 """Weight of a new value in the running mean of the content loss."""
-CONTENT = ("l1", "sam", "tv", "perceptual")
 
 
 class Health(Callback):
@@ -87,8 +87,8 @@ class Health(Callback):
     def _watch_shares(self, values: Mapping[str, float], pl_module: Any) -> None:
         losses, schedule = pl_module.config.Training.Losses, pl_module.schedule
         weights = {
-            f"{name}_weight": getattr(losses, f"{name}_weight") * values.get(f"train_metrics/{name}", 0.0)
-            for name in CONTENT
+            f"{name}_weight": weight * values.get(f"train_metrics/{name}", 0.0)
+            for name, weight in content_weights(losses).items()
         }
         if schedule.adversarial:
             weights["adv_loss_beta"] = losses.adv_loss_beta * values.get("generator/adversarial_loss", 0.0)

@@ -282,16 +282,17 @@ class SuperResolution(L.LightningModule):
         """Log an update and what only matters when someone looks."""
         self.log_dict(values)
         hr, valid = part["hr"], part["valid"]
+        known = [name.removeprefix("train_metrics/") for name in values]
         with self._autocast():
-            quality = {f"train_metrics/{name}": value for name, value in self.content.terms(sr, hr, valid).items()}
+            terms = self.content.terms(sr, hr, valid, skip=known)
+        quality = {f"train_metrics/{name}": value for name, value in terms.items()}
         if valid.any():
             quality |= {
                 "train_metrics/psnr": metrics.psnr(sr, hr, valid),
                 "train_metrics/ssim": metrics.ssim(sr, hr, valid),
             }
         for name, value in quality.items():
-            if name not in values:
-                self.log(name, value, prog_bar=name.endswith("/psnr"))
+            self.log(name, value, prog_bar=name.endswith("/psnr"))
         self.log_dict(
             {
                 "training/pretrain_phase": float(self.schedule.is_pretraining(self.step)),

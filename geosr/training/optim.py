@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from geosr.config.names import HIGHER_IS_BETTER
 from geosr.config.schema import OptimizersSection, SchedulersSection
 
 OPTIMIZERS = {"adam": Adam, "adamw": AdamW}
-HIGHER_IS_BETTER = ("psnr", "ssim", "psnr_gain", "D(y)_prob")
 
 Network = Literal["g", "d"]
 """Generator or discriminator, as the config's keys end."""

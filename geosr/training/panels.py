@@ -10,6 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geosr.sensors import RGB, shown_bands
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -18,7 +20,6 @@ FOLDER = "panels"
 """Where the pictures are, in the folder of a run."""
 SIDE = 192
 """HR pixels along a side that are shown of a large scene."""
-RGB = ("B04", "B03", "B02")
 GAMMA = 1 / 1.4
 """Brightness is reflectance, stretched, to this power."""
 INVALID = (0.85, 0.35, 0.75)
@@ -99,12 +100,12 @@ def draw_panel(images: Images, bands: Sequence[str], *, title: str) -> "Figure":
     valid: NDArray[np.bool_] = images["valid"].astype(bool)
     scale = valid.shape[0] // images["lr"].shape[1]
     any_valid = np.asarray(valid.reshape(valid.shape[0] // scale, scale, -1, scale).any(axis=(1, 3)))
-    shown = [bands.index(name) for name in (RGB if set(RGB) <= set(bands) else (bands[0],) * 3)]
+    shown = [bands.index(name) for name in shown_bands(bands)]
     low, high = stretch(hr[shown][:, valid])
 
     figure = Figure(figsize=(9.6, 6.8), dpi=90)
     FigureCanvasAgg(figure)
-    colours = "B04 B03 B02" if len(set(shown)) == 3 else bands[0]
+    colours = " ".join(RGB) if len(set(shown)) == 3 else bands[0]
     figure.suptitle(f"{title}: {colours}, reflectance {low:.3f} to {high:.3f}", fontsize=11, x=0.01, ha="left")
     axes = [figure.add_axes(place) for place in PLACES]
     for axis, (name, image) in zip(

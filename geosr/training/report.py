@@ -12,6 +12,7 @@ from typing import Any
 from lightning.pytorch.callbacks import Callback
 
 from geosr.config.load import load_config
+from geosr.config.names import HIGHER_IS_BETTER
 from geosr.config.schedule import Schedule
 from geosr.config.schema import Config
 from geosr.errors import ConfigError
@@ -76,8 +77,6 @@ CHARTS = (
     Chart("Seconds of an update", {"step_time": "all", "data_time": "waiting for data"}, limits=(0, None)),
     Chart("Patches per second", {"patches_per_second": "patches"}, limits=(0, None)),
 )
-
-LARGER_IS_BETTER = ("psnr", "ssim")
 
 STYLE = """
 body{font:14px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222;background:#fff}
@@ -215,7 +214,7 @@ def _table(metrics: Mapping[str, float]) -> str:
         theirs = values.get(name + BICUBIC)
         verdict = ""
         if theirs is not None and theirs != value:
-            verdict = "better" if (value > theirs) == (name in LARGER_IS_BETTER) else "worse"
+            verdict = "better" if (value > theirs) == (name in HIGHER_IS_BETTER) else "worse"
         cells = [name, f"{value:.5g}", "" if theirs is None else f"{theirs:.5g}", verdict]
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     if not lines:

@@ -43,7 +43,7 @@ def make_trainer(run: "Run", callbacks: Sequence[L.Callback], *, quiet: bool) ->
     metric = config.Schedulers.metric
     resumed_at = None
     if run.checkpoint:
-        resumed_at = torch.load(run.checkpoint, map_location="cpu", weights_only=True)[FACTS]["step"] - 1
+        resumed_at = torch.load(run.checkpoint, map_location="cpu", weights_only=True, mmap=True)[FACTS]["step"] - 1
     several: list[Any] = [
         *callbacks,
         Timing(run.data.patches_for(total - 1) * training.devices, arrived=lambda: run.data.arrived),

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from geosr.config.names import DISCRIMINATORS, NORMS
 from geosr.errors import ConfigError, did_you_mean
 from geosr.models.discriminators.esrgan import ESRGAN
-from geosr.models.discriminators.layers import NORMS
 from geosr.models.discriminators.patchgan import PatchGAN
 from geosr.models.discriminators.srgan import SRGAN
 from geosr.models.discriminators.unet_sn import UNetSN
@@ -14,9 +14,7 @@ from geosr.models.discriminators.unet_sn import UNetSN
 if TYPE_CHECKING:
     from geosr.config.schema import DiscriminatorSection
 
-__all__ = ["DISCRIMINATORS", "build_discriminator"]
-
-DISCRIMINATORS = ("srgan", "patchgan", "esrgan", "unet_sn")
+__all__ = ["build_discriminator"]
 
 
 def build_discriminator(section: "DiscriminatorSection", *, bands: int) -> nn.Module:

@@ -5,7 +5,6 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from geosr.errors import ModelError
 
-NORMS = ("none", "batch", "instance")
 SLOPE = 0.2
 """Of every leaky ReLU."""
 
