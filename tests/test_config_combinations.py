@@ -18,6 +18,7 @@ BLAME = [
         ["Generator.model_type=rcab", "Generator.n_channels=8"],
         r"reduction is 16, more than Generator\.n_channels \(8\)",
     ),
+    (["Generator.init_args={width: 3}"], r"no class that takes them; set Generator\.class_path"),
     (["Discriminator.n_blocks=3", "Discriminator.model_type=unet_sn"], r"unet_sn has a fixed number of layers"),
     (["Schedulers.name=multistep"], r"no milestones"),
     (["Schedulers.metric=val_metrics/perceptual"], r"Schedulers\.metric is 'val_metrics/perceptual'"),
@@ -30,6 +31,7 @@ FINE = [
     ["Training.Losses.adv_loss_type=hinge", "Training.Losses.relativistic_average_d=true"],
     ["Training.Losses.perceptual_weight=1", "Schedulers.metric=val_metrics/perceptual"],
     ["Generator.model_type=res", "Generator.n_channels=8"],
+    ["Generator.class_path=my.Network", "Generator.init_args={width: 3}"],
     ["Discriminator.n_blocks=3", "Discriminator.model_type=srgan"],
     ["Schedulers.name=multistep", "Schedulers.milestones=[5,9]"],
 ]

@@ -80,6 +80,7 @@ RULES: Mapping[str, Rule] = {
     "Data.cutblur": between(0, 1),
     **{f"Degradation.{key}": rule for key, rule in degradation.RULES.items()},
     "Model.name": Rule("the name of a file, without a folder", _is_name),
+    "Generator.class_path": nullable(matching("package.module.Class", r"[^\W\d]\w*(\.[^\W\d]\w*)+")),
     "Generator.model_type": one_of(*GENERATORS, planned=("stochastic_gan",)),
     "Generator.scaling_factor": COUNT,
     "Generator.n_channels": COUNT,

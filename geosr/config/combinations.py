@@ -62,6 +62,11 @@ def _of_the_losses(config: Config) -> list[str]:
 def _of_the_networks(config: Config) -> list[str]:
     generator, critic = config.Generator, config.Discriminator
     wrong = []
+    if generator.init_args and generator.class_path is None:
+        wrong.append(
+            f"Generator.init_args are {generator.init_args}, and there is no class that takes them; set "
+            "Generator.class_path=package.module.Class"
+        )
     if generator.model_type == "rcab" and generator.reduction > generator.n_channels:
         wrong.append(
             f"Generator.reduction is {generator.reduction}, more than Generator.n_channels ({generator.n_channels}), "

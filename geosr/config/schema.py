@@ -87,6 +87,11 @@ class ModelSection:
 class GeneratorSection:
     """The network that super-resolves."""
 
+    class_path: str | None = None
+    """A network of your own instead of ``model_type``: ``package.module.Class``, built from ``bands``, ``scale`` and
+    ``init_args``. It is given normalised LR, and with ``global_skip`` learns what bicubic interpolation misses."""
+    init_args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of that class; the sizes below are not passed to it."""
     model_type: str = "compact"
     """compact, srresnet, res, rcab, rrdb, lka or esrgan; see ``geosr models --architectures``."""
     scaling_factor: int = 2

@@ -8,6 +8,7 @@ from torch import nn
 
 from geosr.errors import ModelError, did_you_mean
 from geosr.models.compact import Compact
+from geosr.models.custom import build_custom
 from geosr.models.esrgan import ESRGAN
 from geosr.models.interpolation import Interpolation
 from geosr.models.residual import BLOCKS, Residual
@@ -48,11 +49,13 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
 
 
 def generator_arguments(section: "GeneratorSection") -> dict[str, Any]:
-    """The constructor arguments of ``section.model_type``, without bands, scale and normalisation.
+    """The constructor arguments of what ``section`` names, without bands, scale and normalisation.
 
     Raises:
         ModelError: The architecture is unknown, or has nothing to train.
     """
+    if section.class_path is not None:
+        return {**section.init_args, "global_skip": section.global_skip}
     if section.model_type not in ARGUMENTS:
         raise _unknown(section.model_type, ARGUMENTS)
     values = vars(section)
@@ -65,6 +68,8 @@ def build_network(spec: ModelSpec) -> nn.Module:
     Raises:
         ModelError: The architecture is unknown, or does not take the arguments.
     """
+    if "." in spec.architecture:
+        return build_custom(spec.architecture, bands=len(spec.bands), scale=spec.scale, arguments=spec.arguments)
     if spec.architecture not in ARCHITECTURES:
         raise _unknown(spec.architecture, ARCHITECTURES)
     try:

@@ -12,7 +12,7 @@ class ModelSpec:
 
     name: str
     architecture: str
-    """Key of ``geosr.models.registry.ARCHITECTURES``."""
+    """Key of ``geosr.models.registry.ARCHITECTURES``, or the ``package.module.Class`` of a network of one's own."""
     scale: int
     """SR pixels per LR pixel, along each axis."""
     bands: tuple[str, ...]

@@ -1,0 +1,114 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from geosr.config import Config
+from geosr.errors import ModelError
+from geosr.models import Model, ModelSpec, load_model, save_model
+from geosr.models.compact import Compact
+from geosr.models.registry import generator_arguments
+from geosr.testing import assert_model_contract
+
+BANDS = ("B02", "B03")
+
+
+class Plain(nn.Module):
+    """What a user might bring along: it knows nothing of geosr, and does not say how far it looks."""
+
+    def __init__(self, bands, scale, width=8):
+        super().__init__()
+        self.first = nn.Conv2d(bands, width, 5, padding=2)
+        self.last = nn.Conv2d(width, bands * scale**2, 3, padding=1)
+        self.last.weight.data.mul_(0.05)
+        self.scale = scale
+
+    def forward(self, image):
+        return F.pixel_shuffle(self.last(F.relu(self.first(image))), self.scale)
+
+
+class Declared(Plain):
+    reach = 3
+
+
+class Pooling(Plain):
+    reach = None
+
+    def forward(self, image):
+        return super().forward(image) * image.mean((2, 3), keepdim=True).sigmoid().mean()
+
+
+class Careful(Compact):
+    """A generator in geosr's own terms."""
+
+
+def spec(name, scale=2, **arguments):
+    arguments = {"mean": [0.2, 0.3], "std": [0.05, 0.1]} | arguments
+    return ModelSpec("mine", f"{__name__}.{name}", scale, BANDS, arguments, consistency_mtf=None)
+
+
+@pytest.mark.parametrize("name", ["Plain", "Declared", "Pooling"])
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_any_network_keeps_the_contract(name, scale):
+    assert_model_contract(spec(name, scale))
+
+
+def test_a_generator_of_geosr_s_own_kind_keeps_the_contract():
+    assert_model_contract(spec("Careful", channels=4, blocks=1))
+
+
+@pytest.mark.parametrize(("name", "tiling", "halo"), [("Plain", "exact", 3), ("Declared", "exact", 3)])
+def test_the_halo_is_what_the_class_says_or_what_is_measured(name, tiling, halo):
+    model = Model(spec(name))
+    assert (model.spec.tiling, model.spec.halo) == (tiling, halo)
+
+
+def test_a_network_that_looks_at_the_whole_image_is_tiled_approximately():
+    assert Model(spec("Pooling")).spec.tiling == "approximate"
+
+
+def test_the_network_sees_normalised_input_and_adds_to_bicubic():
+    model = Model(spec("Plain"))
+    lr = torch.rand(1, 2, 6, 7)
+    mean, std = torch.tensor([0.2, 0.3]).view(1, 2, 1, 1), torch.tensor([0.05, 0.1]).view(1, 2, 1, 1)
+    bicubic = F.interpolate(lr, scale_factor=2, mode="bicubic")
+    expected = bicubic + model.network.network((lr - mean) / std) * std
+    torch.testing.assert_close(model(lr), expected, atol=1e-6, rtol=0)
+
+
+def test_without_the_skip_the_network_makes_the_whole_image():
+    model = Model(spec("Plain", global_skip=False))
+    lr = torch.rand(1, 2, 6, 7)
+    assert (model(lr) - F.interpolate(lr, scale_factor=2, mode="bicubic")).abs().max() > 0.05
+
+
+def test_weights_are_saved_and_loaded_by_the_class_s_name(tmp_path):
+    model = Model(spec("Plain", width=5)).eval()
+    path = save_model(model, tmp_path / "mine.safetensors").path
+    lr = torch.rand(1, 2, 6, 7)
+    assert torch.equal(load_model(path)(lr), model(lr))
+
+
+def test_a_configuration_s_class_takes_its_init_args():
+    section = Config().Generator
+    section.class_path, section.init_args, section.global_skip = f"{__name__}.Plain", {"width": 3}, False
+    assert generator_arguments(section) == {"width": 3, "global_skip": False}
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("nowhere.to.be.Found", "'nowhere.to.be.Found' cannot be imported: No module named 'nowhere'.*PYTHONPATH"),
+        (f"{__name__}.Missing", f"module '{__name__}' has no 'Missing'"),
+        ("os.system", "'os.system' is no torch.nn.Module"),
+        ("collections.OrderedDict", "is no torch.nn.Module"),
+    ],
+)
+def test_what_is_no_network_is_refused_and_never_called(path, told):
+    with pytest.raises(ModelError, match=told):
+        Model(ModelSpec("mine", path, 2, BANDS, consistency_mtf=None))
+
+
+def test_an_argument_that_the_class_does_not_take_is_refused():
+    with pytest.raises(ModelError, match=r"does not take bands=2, scale=2, depth=3: .*'depth'"):
+        Model(spec("Plain", depth=3))
