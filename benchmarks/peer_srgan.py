@@ -1,12 +1,12 @@
-"""Time training steps of opensr-srgan through its own Lightning trainer, in turns with another process.
+"""Time opensr-srgan in turns with another process: training steps in its own Lightning trainer, or its generator alone.
 
-Run by an interpreter that has opensr-srgan installed (``GEOSR_SRGAN_PYTHON`` names it for ``benchmarks.training``);
-geosr itself is not needed there:
+Run by an interpreter that has opensr-srgan installed (``GEOSR_SRGAN_PYTHON`` names it for ``benchmarks.training`` and
+``benchmarks.generator``); geosr itself is not needed there:
 
     $GEOSR_SRGAN_PYTHON benchmarks/peer_srgan.py '{"steps": 10, ...}'
 
-The argument is a `Case`. A line on standard input starts a turn of ``steps`` training steps, whose seconds come back as
-a line of JSON; the end of the input ends the run.
+The argument is a `Case`. A line on standard input starts a turn of ``steps`` steps, whose seconds come back as a
+line of JSON; the end of the input ends the run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any, TextIO
@@ -24,8 +24,12 @@ import torch
 
 @dataclass(frozen=True)
 class Case:
-    """A training step to time: RCAB generator or ESRGAN, PatchGAN, L1 + SAM + BCE without a perceptual loss."""
+    """A step to time: of training, an RCAB generator or ESRGAN, PatchGAN, L1 + SAM + BCE without a perceptual loss; or
+    the generator's forward pass.
+    """
 
+    task: str = "train"
+    """train or run."""
     generator: str = "rcab"
     channels: int = 64
     blocks: int = 16
@@ -61,6 +65,15 @@ class Turns:
             if self.case.accelerator != "cpu":
                 torch.cuda.synchronize()
             print(json.dumps({"seconds": perf_counter() - started}), file=self.replies, flush=True)
+
+
+def take_turns(step: Callable[[], object], case: Case, replies: TextIO) -> None:
+    """Do ``case.steps`` steps for every line on standard input, and say how long they took."""
+    for _ in sys.stdin:
+        started = perf_counter()
+        for _ in range(case.steps):
+            step()
+        print(json.dumps({"seconds": perf_counter() - started}), file=replies, flush=True)
 
 
 def images(case: Case, count: int = 4) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -110,9 +123,27 @@ def settings(case: Case) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Train in turns until the input ends."""
+    """Train, or run the generator, in turns until the input ends."""
     case = Case(**json.loads(sys.argv[1]))
     replies, sys.stdout = sys.stdout, sys.stderr  # the peer prints, replies belong to whoever started this
+    (train if case.task == "train" else run)(case, replies)
+
+
+@torch.inference_mode()
+def run(case: Case, replies: TextIO) -> None:
+    """The generator alone."""
+    from opensr_srgan.model.generators.esrgan import ESRGANGenerator
+
+    torch.manual_seed(0)
+    generator = ESRGANGenerator(
+        in_channels=case.bands, n_features=case.channels, n_blocks=case.blocks, scale=case.scale
+    ).eval()
+    ((lr, _),) = images(case, count=1)
+    take_turns(lambda: generator(lr), case, replies)
+
+
+def train(case: Case, replies: TextIO) -> None:
+    """A training run that waits for its turns."""
     import pytorch_lightning as pl
     from omegaconf import OmegaConf
     from opensr_srgan.model.SRGAN import SRGAN_model
