@@ -12,6 +12,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from geosr.data.patches import PatchTable
+from geosr.degrade.draws import mixed
 from geosr.errors import ConfigError
 
 EQUAL_AREA = "EPSG:6933"
@@ -163,20 +164,9 @@ def split_patches(
 
 
 def hashed(*numbers: Any) -> NDArray[np.uint64]:
-    """64 well-mixed bits of each row of whole numbers, the same on every machine.
-
-    References:
-        G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014 (SplitMix64).
-    """
-    state = np.zeros(np.broadcast_shapes(*(np.shape(number) for number in numbers)), np.uint64)
+    """64 well-mixed bits of each row of whole numbers, the same on every machine; as `mixed` makes them."""
     with np.errstate(over="ignore"):
-        for number in numbers:
-            state = state ^ np.asarray(number, np.int64).astype(np.uint64)
-            state = state + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state = state ^ (state >> np.uint64(31))
-    return state
+        return np.asarray(mixed(*(np.asarray(number, np.int64) for number in numbers))).view(np.uint64)
 
 
 @cache
