@@ -8,10 +8,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from torch import Tensor, nn
 
-from geosr.grid import TilePlan, scaled
+from geosr.grid import TilePlan, Window, scaled, size
 from geosr.io.raster import Raster
 from geosr.models import Model, ModelSpec, measure_halo
 from geosr.models.model import LARGEST_HALO
+from geosr.models.noise import TakesNoise
 from geosr.radiometry import Radiometry
 
 
@@ -72,6 +73,8 @@ def assert_model_contract(spec: ModelSpec, network: nn.Module | None = None) -> 
     _assert_state_is_whole(model, deepcopy(model) if network is not None else Model(spec).eval())
     if model.spec.tiling == "exact":
         assert_tiling_exact(model)
+        if isinstance(model.network, TakesNoise):
+            assert_tiling_exact(model, seed=0)
     _assert_gradients(model.train())
 
 
@@ -145,14 +148,32 @@ def _reflectance(*shape: int) -> Tensor:
 
 
 @torch.inference_mode()
-def assert_tiling_exact(model: Model, *, shape: tuple[int, int] = (61, 47), core: int = 16) -> None:
-    """Fail unless tiles with the model's halo give what the whole image gives, within 1e-5 reflectance."""
+def assert_tiling_exact(
+    model: Model, *, shape: tuple[int, int] = (61, 47), core: int = 16, seed: int | None = None
+) -> None:
+    """Fail unless tiles with the model's halo give what the whole image gives, within 1e-5 reflectance.
+
+    Args:
+        model: The model.
+        shape: Height and width of the image, LR pixels.
+        core: Side of a tile's core, LR pixels.
+        seed: Of the noise, for a network that takes some; None gives it none.
+    """
     assert model.spec.halo is not None
+
+    def noise(read: Window) -> tuple[Tensor, ...]:
+        if seed is None:
+            return ()
+        assert isinstance(model.network, TakesNoise)
+        origins = torch.tensor([[part.start for part in read]])
+        height, width = size(read)
+        return (model.network.noise(seed, origins, height=height, width=width),)
+
     lr = torch.rand(1, len(model.spec.bands), *shape, generator=torch.Generator().manual_seed(0))
-    whole = model(lr)
+    whole = model(lr, *noise((slice(0, shape[0]), slice(0, shape[1]))))
     scale = model.spec.scale
     for tile in TilePlan(shape, core, model.spec.halo):
-        sr = model(lr[..., *tile.read])
+        sr = model(lr[..., *tile.read], *noise(tile.read))
         inner, core_sr = scaled(tile.inner, scale), scaled(tile.core, scale)
         difference = float((sr[..., *inner] - whole[..., *core_sr]).abs().max())
         assert difference <= 1e-5, f"tile {tile.index} differs from the whole image by {difference:.1e}"

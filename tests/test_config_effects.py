@@ -184,6 +184,8 @@ CASES = {
     "Generator.growth_channels": Case("networks", 4, {"Generator.model_type": "rrdb"}),
     "Generator.res_scale": Case("networks", 1.0, {"Generator.model_type": "res"}),
     "Generator.reduction": Case("networks", 2, {"Generator.model_type": "rcab", "Generator.reduction": 4}),
+    "Generator.noise_dim": Case("networks", 3, {"Generator.model_type": "stochastic"}),
+    "Generator.noise_field": Case("weights", False, {"Generator.model_type": "stochastic"}),
     "Generator.use_icnr": Case("networks", False, {"Generator.model_type": "res"}),
     "Generator.global_skip": Case("networks", False, {"Generator.model_type": "res"}),
     "Generator.consistency": Case("networks", False),

@@ -237,6 +237,8 @@ def test_a_generator_cannot_add_bands(load):
         ("lka", None, "lka"),
         ("esrgan", "rrdb", "esrgan"),
         ("RRDBNet", None, "esrgan"),
+        ("Stochastic-GAN", None, "stochastic"),
+        ("cgan", None, "stochastic"),
     ],
 )
 def test_two_words_name_an_architecture(load, family, block, meant):
@@ -244,10 +246,17 @@ def test_two_words_name_an_architecture(load, family, block, meant):
     assert load(config).Generator.model_type == meant
 
 
+def test_its_stochastic_generator_draws_one_vector_for_an_image(load):
+    section = load(with_changes(SWIR, Generator__model_type="stochastic_gan")).Generator
+    assert (section.noise_dim, section.noise_field, section.use_icnr) == (128, False, False)
+    changed = with_changes(
+        SWIR, Generator__model_type="stochastic_gan", Generator__noise_dim=32, Generator__res_scale=0.5
+    )
+    section = load(changed).Generator
+    assert (section.noise_dim, section.res_scale) == (32, 0.5)
+
+
 def test_what_is_no_generator_is_refused(load):
-    with pytest.raises(ConfigError, match="'stochastic_gan' is not there yet"):
-        load(with_changes(SWIR, Generator__model_type="cgan"))
-    assert load(with_changes(SWIR, Generator__model_type="cgan"), "Generator.model_type=res")
     with pytest.raises(ConfigError, match=r"Generator\.block_type is 'rcabb'"):
         load(with_changes(SWIR, Generator__block_type="rcabb"))
     with pytest.raises(ConfigError, match=r"Generator\.model_type is 'srgan'"):

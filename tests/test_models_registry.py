@@ -45,15 +45,17 @@ def test_the_arguments_of_a_config_build_the_network(architecture):
 @pytest.mark.parametrize(
     ("key", "value", "of"),
     [
-        ("n_channels", 6, {"compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan"}),
-        ("n_blocks", 2, {"compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan"}),
-        ("large_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka"}),
-        ("small_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka"}),
+        ("n_channels", 6, {"compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic"}),
+        ("n_blocks", 2, {"compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic"}),
+        ("large_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic"}),
+        ("small_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic"}),
         ("growth_channels", 3, {"rrdb", "esrgan"}),
-        ("res_scale", 0.5, {"res", "rcab", "rrdb", "lka", "esrgan"}),
+        ("res_scale", 0.5, {"res", "rcab", "rrdb", "lka", "esrgan", "stochastic"}),
         ("reduction", 2, {"rcab"}),
-        ("use_icnr", False, {"srresnet", "res", "rcab", "rrdb", "lka"}),
-        ("global_skip", False, {"srresnet", "res", "rcab", "rrdb", "lka", "esrgan"}),
+        ("noise_dim", 5, {"stochastic"}),
+        ("noise_field", False, {"stochastic"}),
+        ("use_icnr", False, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic"}),
+        ("global_skip", False, {"srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic"}),
     ],
 )
 def test_a_key_changes_the_networks_that_it_is_said_to_change(key, value, of):

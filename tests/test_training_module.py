@@ -1,17 +1,31 @@
 """What an update does; Lightning runs it, on images made for the purpose."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
+from geosr.config.schedule import Schedule
 from geosr.degrade import PSF, degrade, usm_sharpen
 from geosr.errors import TrainingError
 from geosr.metrics import psnr, ssim
+from geosr.models import Model, ModelSpec
 from geosr.training.module import SuperResolution, split
-from tests.training_kit import BANDS, QUIET, Recorder, batch_of, config_of, fit, module_of, smooth_image, trainer_of
+from tests.training_kit import (
+    BANDS,
+    QUIET,
+    Recorder,
+    batch_of,
+    config_of,
+    fit,
+    module_of,
+    networks_of,
+    smooth_image,
+    trainer_of,
+)
 
 pytestmark = QUIET
 
@@ -263,6 +277,28 @@ def test_blocks_that_are_computed_again_give_the_same_weights():
     again = fit(module_of(config_of(2, Training__gradient_checkpointing=True)), IMAGES).weights[-1]
     for ours, theirs in zip(again, kept, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("noise_field", [True, False])
+def test_what_a_stochastic_generator_draws_depends_on_seed_and_step_alone(noise_field):
+    def train(seed, before):
+        config = config_of(3, pretraining=1, Training__seed=seed)
+        schedule = Schedule.of(config, 3)
+        arguments = {"channels": 8, "blocks": 1, "noise_channels": 2, "noise_field": noise_field}
+        arguments |= {"mean": [0.3, 0.3], "std": [0.1, 0.1]}
+        networks = networks_of(config, schedule)
+        model = Model(ModelSpec("m", "stochastic", 2, BANDS, arguments))
+        module = SuperResolution(replace(networks, model=model), config, schedule)
+        torch.manual_seed(before)
+        weights = fit(module, IMAGES).weights[-1]
+        lr = degrade(IMAGES[:1], PSF(2))
+        module.eval()
+        assert torch.equal(module(lr), module(lr))  # validations see no noise
+        return torch.cat([weight.flatten() for weight in weights])
+
+    trained = train(1, 5)
+    assert torch.equal(train(1, 6), trained)
+    assert not torch.equal(train(2, 5), trained)
 
 
 def test_a_batch_is_split_into_equal_parts():

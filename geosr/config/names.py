@@ -1,6 +1,6 @@
 """The words that settings choose from: the one list of each, which checks and builders share."""
 
-GENERATORS = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan")
+GENERATORS = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic")
 """Architectures that can be trained; keys of ``geosr.models.registry.ARCHITECTURES``."""
 DISCRIMINATORS = ("srgan", "patchgan", "esrgan", "unet_sn")
 """Networks that they can be trained against."""

@@ -35,7 +35,6 @@ NO_EFFECT: Mapping[str, str] = {
     "Data.sen2naip_phase": "Data.split parts training and validation",
     "Data.sen2naip_taco_file": "Data.root and Data.train_scenes name the scenes, or Data.catalog a data set",
     "Data.sen2naip_val_fraction": "Data.split parts training and validation",
-    "Generator.noise_dim": "the generator draws nothing",
     "Logging.output_dir": "a run writes into Logging.dir/project/name",
     "Training.find_unused_parameters": "each network's processes exchange what that network needs",
     "Training.Losses.fixed_idx": f"the perceptual loss finds {' '.join(RGB)} by name",
@@ -81,7 +80,7 @@ BANDS: Mapping[int, Sequence[str]] = {
 FAMILIES: Mapping[str, Sequence[str]] = {
     "srresnet": ("srresnet", "sr_resnet"),
     "esrgan": ("esrgan", "rrdbnet", "rrdb_net"),
-    "stochastic_gan": (
+    "stochastic": (
         *("stochastic_gan", "stochastic", "stochasticgan", "cgan"),
         *("conditional_cgan", "conditional_gan"),
     ),
@@ -207,12 +206,17 @@ def _read_networks(reading: _Reading) -> None:
         for key in ("Generator.large_kernel_size", "Generator.small_kernel_size"):
             reading.drop(key, "esrgan has kernels of 3")
         reading.drop("Generator.use_icnr", "esrgan enlarges by nearest neighbours and convolves, as published")
+    elif architecture == "stochastic":
+        reading.fix("Generator.use_icnr", False, "opensr-srgan has it in esrgan alone")
+        reading.ours["Generator.noise_dim"] = reading.take("Generator.noise_dim", 128)
+        reading.ours["Generator.noise_field"] = False
     elif architecture in BLOCKS:
         reading.fix("Generator.use_icnr", False, "opensr-srgan has it in esrgan alone")
         reading.fix("Generator.res_scale", 0.2, "opensr-srgan takes one of its own for these blocks")
         if architecture == "rrdb":
             growth = max(16, channels // 3)
             reading.fix("Generator.growth_channels", growth, "opensr-srgan derives it from n_channels")
+    reading.drop("Generator.noise_dim", "only stochastic_gan draws noise")
     critic = str(reading.take("Discriminator.model_type", "standard")).strip().lower()
     if critic == "standard":
         reading.put("Discriminator.model_type", "srgan", instead_of="Discriminator.model_type: standard")

@@ -93,12 +93,12 @@ class GeneratorSection:
     init_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of that class; the sizes below are not passed to it."""
     model_type: str = "compact"
-    """compact, srresnet, res, rcab, rrdb, lka or esrgan; see ``geosr models --architectures``."""
+    """compact, srresnet, res, rcab, rrdb, lka, esrgan or stochastic; see ``geosr models --architectures``."""
     scaling_factor: int = 2
     n_channels: int = 64
     n_blocks: int = 10
     large_kernel_size: int = 9
-    """Side of the first and the last kernel of srresnet, res, rcab, rrdb and lka."""
+    """Side of the first and the last kernel of srresnet, res, rcab, rrdb, lka and stochastic."""
     small_kernel_size: int = 3
     """Side of their other kernels."""
     growth_channels: int = 32
@@ -107,6 +107,10 @@ class GeneratorSection:
     """Factor on the residual branch of a block; not of srresnet and compact."""
     reduction: int = 16
     """Channels over those in the bottleneck of rcab's attention."""
+    noise_dim: int = 16
+    """Numbers that stochastic draws, for each LR pixel or for the image."""
+    noise_field: bool = True
+    """Whether stochastic draws for each LR pixel; false: one vector for the image, as opensr-srgan's stochastic_gan."""
     use_icnr: bool = True
     """Start the convolutions before a pixel shuffle as a nearest-neighbour enlargement, so that no grid shows; not of
     compact and esrgan."""

@@ -26,25 +26,30 @@ class Trunk(nn.Sequential):
         self.segment = segment
         self.gradient_checkpointing = False
 
-    def forward(self, features: Tensor) -> Tensor:
-        """What the last layer makes of the others' outputs; the same with and without checkpointing."""
-        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
-            return super().forward(features)
+    def forward(self, features: Tensor, *given: Tensor) -> Tensor:
+        """What the last layer makes of the others' outputs; the same with and without checkpointing.
+
+        Args:
+            features: What the first layer gets.
+            given: What every layer gets besides.
+        """
         layers = list(self)
+        if not (self.gradient_checkpointing and self.training and torch.is_grad_enabled()):
+            return _chain(features, layers, *given)
         for first in range(0, len(layers), self.segment):
             part = layers[first : first + self.segment]
             norms = [norm for layer in part for norm in layer.modules() if isinstance(norm, nn.BatchNorm2d)]
             if norms:
                 again = partial(_contexts, norms)
-                features = checkpoint(_chain, features, part, use_reentrant=False, context_fn=again)
+                features = checkpoint(_chain, features, part, *given, use_reentrant=False, context_fn=again)
             else:  # torch.compile takes no contexts
-                features = checkpoint(_chain, features, part, use_reentrant=False)
+                features = checkpoint(_chain, features, part, *given, use_reentrant=False)
         return features
 
 
-def _chain(features: Tensor, layers: list[nn.Module]) -> Tensor:
+def _chain(features: Tensor, layers: list[nn.Module], *given: Tensor) -> Tensor:
     for layer in layers:
-        features = layer(features)
+        features = layer(features, *given)
     return features
 
 

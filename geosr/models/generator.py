@@ -49,7 +49,15 @@ class Generator(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         """SR reflectance (batch, band, y * scale, x * scale) of LR reflectance (batch, band, y, x)."""
-        detail = self.resolve((lr - self.mean) / self.std).to(lr.dtype)
+        return self.restored(lr, self.resolve(self.normalised(lr)))
+
+    def normalised(self, lr: Tensor) -> Tensor:
+        """LR reflectance as the network sees it."""
+        return (lr - self.mean) / self.std
+
+    def restored(self, lr: Tensor, detail: Tensor) -> Tensor:
+        """SR reflectance of LR reflectance and the network's output for it."""
+        detail = detail.to(lr.dtype)
         if self.global_skip:
             return bicubic(lr, self.scale).addcmul_(detail, self.std)
         return torch.addcmul(self.mean, detail, self.std)

@@ -44,9 +44,14 @@ class Model(nn.Module):
         self.consistency = None if psf is None else Consistency(psf)
         self.spec = spec if spec.halo is not None else self._tiled(spec)
 
-    def forward(self, lr: Tensor) -> Tensor:
-        """SR reflectance (batch, band, y * scale, x * scale) of LR reflectance (batch, band, y, x), both float32."""
-        sr = self.network(lr)
+    def forward(self, lr: Tensor, noise: Tensor | None = None) -> Tensor:
+        """SR reflectance (batch, band, y * scale, x * scale) of LR reflectance (batch, band, y, x), both float32.
+
+        Args:
+            lr: LR reflectance.
+            noise: What a network that `TakesNoise` takes besides.
+        """
+        sr = self.network(lr) if noise is None else self.network(lr, noise)
         return sr if self.consistency is None else self.consistency(sr, lr)
 
     def _tiled(self, spec: ModelSpec) -> ModelSpec:

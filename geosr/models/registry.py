@@ -13,6 +13,7 @@ from geosr.models.esrgan import ESRGAN
 from geosr.models.interpolation import Interpolation
 from geosr.models.residual import BLOCKS, Residual
 from geosr.models.spec import ModelSpec
+from geosr.models.stochastic import Stochastic
 
 if TYPE_CHECKING:
     from geosr.config.schema import GeneratorSection
@@ -21,6 +22,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "compact": Compact,
     **{block: partial(Residual, block=block) for block in BLOCKS},
     "esrgan": ESRGAN,
+    "stochastic": Stochastic,
     "interpolation": Interpolation,
 }
 
@@ -35,6 +37,7 @@ _RESIDUAL = {
 }
 _SCALED = {"res_scale": "res_scale"}
 _GROWTH = {"growth_channels": "growth_channels"}
+_NOISE = {"noise_channels": "noise_dim", "noise_field": "noise_field"}
 
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "compact": _SIZE,
@@ -44,6 +47,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "rrdb": {**_RESIDUAL, **_SCALED, **_GROWTH},
     "lka": {**_RESIDUAL, **_SCALED},
     "esrgan": {**_SIZE, **_SKIP, **_SCALED, **_GROWTH},
+    "stochastic": {**_RESIDUAL, **_SCALED, **_NOISE},
 }
 """Of each architecture that can be trained, its arguments and the key of a config's Generator section each is."""
 

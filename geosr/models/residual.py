@@ -52,7 +52,7 @@ class Residual(Generator):
     Args:
         bands: Number of bands, in and out.
         scale: Upsampling factor, any whole number of at least 1; one pixel shuffle for each of its prime factors.
-        block: Kind of block, a key of `BLOCKS`.
+        block: Kind of block, a key of `BLOCKS`, or what makes one.
         channels: Feature channels.
         blocks: Number of blocks.
         large_kernel_size: Side of the first and the last kernel; odd.
@@ -75,7 +75,7 @@ class Residual(Generator):
         *,
         bands: int,
         scale: int,
-        block: str,
+        block: str | Callable[[BlockShape], Block],
         channels: int = 64,
         blocks: int = 10,
         large_kernel_size: int = 9,
@@ -89,8 +89,9 @@ class Residual(Generator):
         std: Sequence[float] | None = None,
     ) -> None:
         super().__init__(bands=bands, scale=scale, mean=mean, std=std, global_skip=global_skip)
-        if block not in BLOCKS:
+        if isinstance(block, str) and block not in BLOCKS:
             raise ModelError(f"block {block!r} is unknown ({' '.join(BLOCKS)})" + did_you_mean(block, BLOCKS))
+        make_block = BLOCKS[block] if isinstance(block, str) else block
         if large_kernel_size % 2 == 0 or small_kernel_size % 2 == 0:
             raise ModelError(
                 f"kernels of {large_kernel_size} and {small_kernel_size} pixels: both sides must be odd, "
@@ -98,7 +99,7 @@ class Residual(Generator):
             )
         large, small = large_kernel_size // 2, small_kernel_size // 2
         shape = BlockShape(channels, small_kernel_size, res_scale, growth_channels, reduction)
-        stack = [BLOCKS[block](shape) for _ in range(blocks)]
+        stack = [make_block(shape) for _ in range(blocks)]
         norms = [nn.BatchNorm2d(channels)] if block == "srresnet" else []
         fuse = nn.Conv2d(channels, channels, small_kernel_size, padding=small, bias=not norms)
         self.factors = prime_factors(scale)
@@ -118,10 +119,10 @@ class Residual(Generator):
             for convolution, factor in zip(finer, self.factors, strict=True):
                 icnr(convolution, factor)
 
-    def resolve(self, features: Tensor) -> Tensor:
-        """The network's output for normalised input."""
+    def resolve(self, features: Tensor, *given: Tensor) -> Tensor:
+        """The network's output for normalised input, and for what the blocks take besides."""
         first = self.head(features)
-        features, finer = first + self.fuse(self.body(first)), 1
+        features, finer = first + self.fuse(self.body(first, *given)), 1
         for stage, factor in zip(self.upsample, self.factors, strict=True):
             # A PReLU of one slope gives the same before the shuffle as behind it.
             features, finer = stage(F.pixel_shuffle(features, finer) if finer > 1 else features), factor
