@@ -44,6 +44,16 @@ def predict(
     sensor: Sensor = None,
     baseline: Baseline = None,
     aoi: Annotated[str | None, typer.Option(help="minx,miny,maxx,maxy in the scene's CRS, or a .geojson file.")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Mean of so many samples of a model that takes noise, and their spread as further bands."
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="The first of the samples, or the only one; the same seed, the same image."),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="float32 stores reflectance itself; the input's type if left out.")
     ] = None,
@@ -67,9 +77,9 @@ def predict(
     with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
         done = run(
             sources, out, model=model, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata,
-            sensor=sensor, baseline=baseline, aoi=aoi, dtype=dtype, device=device, precision=precision,
-            batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile, overwrite=overwrite, restart=restart,
-            preview=preview, progress=progress,
+            sensor=sensor, baseline=baseline, aoi=aoi, samples=samples, seed=seed, dtype=dtype, device=device,
+            precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
+            overwrite=overwrite, restart=restart, preview=preview, progress=progress,
         )  # fmt: skip
     if as_json:
         print(json.dumps(asdict(done), default=str))

@@ -2,14 +2,19 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from geosr import __version__
 from geosr.errors import UsageError
-from geosr.grid import BLOCK, TilePlan, Window, aligned_core, finer, size, window_of_bounds
+from geosr.grid import BLOCK, Tile, TilePlan, Window, aligned_core, finer, size, window_of_bounds
 from geosr.inference.area import read_area
 from geosr.inference.blend import OverlapPlan
+from geosr.inference.ensemble import band_names
 from geosr.inference.superresolver import SuperResolver
 from geosr.io.cog import Profile
 from geosr.io.scene import Scene
@@ -26,6 +31,8 @@ class Job:
     profile: Profile
     resolver: SuperResolver
     input_radiometry: Radiometry
+    seeds: range = range(0)
+    """Members of an ensemble; none, where the model takes no noise or is to do without."""
 
     @classmethod
     def plan(
@@ -36,6 +43,7 @@ class Job:
         aoi: str | Sequence[float] | None,
         dtype: str | None,
         tile: int,
+        seeds: range = range(0),
     ) -> "Job":
         """Cut the scene, or the area of interest, into tiles of about ``tile`` LR pixels that fill whole output blocks.
 
@@ -56,15 +64,22 @@ class Job:
         }
         if _approximate(tiles):
             tags["GEOSR_TILING"] = f"approximate: tiles of {core} x {core} input pixels, blended over {tiles.overlap}"
-        profile = Profile(
-            finer(scene.geobox[window], spec.scale), spec.bands, output_radiometry(radiometry, dtype), tags
-        )
-        return cls(window, tiles, profile, resolver, radiometry)
+        if seeds:
+            tags |= {"GEOSR_SEED": str(seeds.start), "GEOSR_SAMPLES": str(len(seeds))}
+        encoding, bands = output_radiometry(radiometry, dtype), band_names(spec.bands, seeds)
+        spreads = dict.fromkeys(bands[len(spec.bands) :], spread_radiometry(encoding))
+        profile = Profile(finer(scene.geobox[window], spec.scale), bands, encoding, tags, spreads)
+        return cls(window, tiles, profile, resolver, radiometry, seeds)
 
     @property
     def tiling(self) -> Literal["exact", "approximate"]:
         """``approximate`` where the output depends on how the scene was cut."""
         return "approximate" if _approximate(self.tiles) else "exact"
+
+    def origins(self, tiles: Sequence[Tile]) -> Tensor:
+        """Row and column in the scene of the first pixel that is read for each tile, (tile, 2)."""
+        down, right = (along.start for along in self.window)
+        return torch.tensor([[tile.read[0].start + down, tile.read[1].start + right] for tile in tiles])
 
     @property
     def encoded_side(self) -> int:
@@ -103,6 +118,15 @@ def output_radiometry(radiometry: Radiometry, dtype: str | None) -> Radiometry:
             f"--dtype {dtype} would need a new encoding; allowed are {radiometry.dtype} (as the input) and float32"
         )
     return Radiometry(scale=1.0, nodata=float("nan"), dtype=dtype)
+
+
+def spread_radiometry(radiometry: Radiometry) -> Radiometry:
+    """The encoding of a spread beside bands of this one: in the same steps, from DN 0 on, or from 1 where 0 is nodata.
+
+    The bands' own offset would not do: a spread of 0 might lie below the lowest DN, or be nodata.
+    """
+    taken = radiometry.nodata == 0 and np.dtype(radiometry.dtype).kind in "iu"
+    return replace(radiometry, offset=-radiometry.scale if taken else 0.0)
 
 
 def stamp(path: str) -> list[float]:

@@ -8,18 +8,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
 from geosr.errors import ModelError, UsageError, did_you_mean
 from geosr.grid import finer, upsample_mask
 from geosr.inference.blend import ramp
+from geosr.inference.ensemble import band_names, mean_and_spread
 from geosr.inference.fill import fill_invalid
 from geosr.io.raster import Raster
 from geosr.models import Model, find_weights
 from geosr.models import load_model as load_weights
 from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device
+from geosr.models.noise import TakesNoise
 
 log = logging.getLogger(__name__)
 
@@ -63,30 +64,54 @@ class SuperResolver:
         return f"<SuperResolver {self.model.describe()} on {self.device}, {self.precision}>"
 
     @torch.inference_mode()
-    def __call__(self, lr: Tensor) -> Tensor:
+    def __call__(self, lr: Tensor, *, seed: int | None = None, origins: Tensor | None = None) -> Tensor:
         """SR reflectance (batch, band, y * scale, x * scale), float32, of LR reflectance (batch, band, y, x), no NaN.
 
         Where the device runs out of memory the batch is halved, then the image, and the work goes on. Halves of a model
         that cannot be tiled exactly fade into each other.
+
+        Args:
+            lr: LR reflectance.
+            seed: The member of the ensemble of a model that takes noise; None is the noise-free image.
+            origins: Row and column in the scene of each image's first pixel, int64 (batch, 2), for the noise; 0, 0 if
+                left out.
         """
+        if origins is None:
+            origins = torch.zeros(len(lr), 2, dtype=torch.int64)
         try:
             lr_device = lr.to(self.device, memory_format=torch.channels_last)
             with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
-                sr = self.model(lr_device).float().cpu()
+                sr = self.model(lr_device, *self._noise(lr, seed, origins)).float().cpu()
             if self.device.type == "cpu":
                 self._freed.release()
             return sr
         except torch.OutOfMemoryError:
             pass  # outside the handler, the failed attempt's tensors are free
-        return self._in_halves(lr)
+        return self._in_halves(lr, seed, origins)
 
-    def _in_halves(self, lr: Tensor) -> Tensor:
+    def _noise(self, lr: Tensor, seed: int | None, origins: Tensor) -> tuple[Tensor, ...]:
+        """What the model gets besides ``lr``: the noise of a member, or nothing."""
+        if seed is None:
+            return ()
+        return (self._noisy().noise(seed, origins.to(self.device), height=lr.shape[2], width=lr.shape[3]),)
+
+    def _noisy(self) -> TakesNoise:
+        """The network, if it takes noise, else an error that says so."""
+        if not isinstance(self.model.network, TakesNoise):
+            raise UsageError(
+                f"model {self.spec.name!r} takes no noise, so it has one answer: leave out samples and seed, or give a "
+                "model of the architecture stochastic"
+            )
+        return self.model.network
+
+    def _in_halves(self, lr: Tensor, seed: int | None, origins: Tensor) -> Tensor:
         """The same result from two smaller pieces: half the batch each, or half the image each with a halo between."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(lr) > 1:
             log.warning("out of memory on %s: the batch of %d is halved", self.device, len(lr))
-            return torch.cat([self(half) for half in lr.chunk(2)])
+            halves = zip(lr.chunk(2), origins.chunk(2), strict=True)
+            return torch.cat([self(half, seed=seed, origins=places) for half, places in halves])
         axis = 2 if lr.shape[2] >= lr.shape[3] else 3
         halo, scale, size = self.halo, self.spec.scale, lr.shape[axis]
         middle = size // 2
@@ -94,7 +119,9 @@ class SuperResolver:
             raise ModelError(f"{self.device} has too little memory for {tuple(lr.shape[2:])} pixels; try --device cpu")
         log.warning("out of memory on %s: the tile of %d x %d pixels is halved", self.device, *lr.shape[2:])
         start = middle - halo
-        first, second = self(lr.narrow(axis, 0, middle + halo)), self(lr.narrow(axis, start, size - start))
+        further = origins + start * torch.tensor([axis == 2, axis == 3])
+        first = self(lr.narrow(axis, 0, middle + halo), seed=seed, origins=origins)
+        second = self(lr.narrow(axis, start, size - start), seed=seed, origins=further)
         if self.spec.tiling == "exact":
             first = first.narrow(axis, 0, middle * scale)
             return torch.cat([first, second.narrow(axis, halo * scale, (size - middle) * scale)], axis)
@@ -110,30 +137,68 @@ class SuperResolver:
         assert self.spec.halo is not None  # a Model has measured it
         return self.spec.halo
 
-    def superresolve(self, raster: Raster) -> Raster:
+    def seeds(self, samples: int | None, seed: int | None) -> range:
+        """The members of an ensemble: seeds from ``seed`` (None: 0) on, ``samples`` of them; none where both are None.
+
+        Raises:
+            UsageError: The model takes no noise, or the numbers are not allowed.
+        """
+        if samples is None and seed is None:
+            return range(0)
+        first, count = seed or 0, 1 if samples is None else samples
+        if count < 1 or not 0 <= first < 2**32:
+            raise UsageError(f"{count} samples from seed {first}: give at least 1, and a seed from 0 to 4294967295")
+        self._noisy()
+        return range(first, first + count)
+
+    def ensemble(self, lr: Tensor, seeds: range, *, origins: Tensor | None = None) -> Tensor:
+        """SR reflectance: the mean over the members and, where there are several, their spread as further bands.
+
+        Args:
+            lr: LR reflectance (batch, band, y, x), no NaN.
+            seeds: The members, as `seeds` gives them; without any it is the noise-free image.
+            origins: As for a call.
+        """
+        if not seeds:
+            return self(lr)
+        return mean_and_spread(self(lr, seed=seed, origins=origins) for seed in seeds)
+
+    def superresolve(
+        self,
+        raster: Raster,
+        *,
+        samples: int | None = None,
+        seed: int | None = None,
+        origin: tuple[int, int] = (0, 0),
+    ) -> Raster:
         """The raster on the ``scale`` times finer grid, same outline, units and mask; in one piece, in memory.
+
+        Of a model that takes noise, ``samples`` members may be asked for: each band is their mean then, and bands named
+        ``B02_spread`` follow, with their standard deviation (reflectance); see `mean_and_spread` for what that is.
 
         Args:
             raster: Reflectance that holds at least the model's bands.
+            samples: Members of the ensemble; 1 is that of ``seed``. Without samples and seed: the noise-free image.
+            seed: The first member; the others have the seeds after it.
+            origin: Row and column of the raster's first pixel in its scene, which the noise belongs to.
 
         Raises:
             ModelError: A band is missing.
+            UsageError: There are samples or a seed, and the model takes no noise.
         """
+        seeds = self.seeds(samples, seed)
         missing = [band for band in self.spec.bands if band not in raster.bands]
         if missing:
             raise ModelError(
                 f"model {self.spec.name!r} needs {' '.join(self.spec.bands)}; the raster has {' '.join(raster.bands)}"
             )
         lr = raster.array[[raster.bands.index(band) for band in self.spec.bands]]
-        sr = self.superresolve_array(lr, raster.valid)
+        filled = fill_invalid(lr, raster.valid, distance=fill_distance(self.halo))
+        sr = self.ensemble(torch.from_numpy(filled)[None], seeds, origins=torch.tensor([origin]))[0].numpy()
         valid = upsample_mask(raster.valid, self.spec.scale)
         sr[:, ~valid] = np.nan
-        return Raster(sr, valid, finer(raster.geobox, self.spec.scale), self.spec.bands, raster.radiometry)
-
-    def superresolve_array(self, lr: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """SR reflectance (band, y * scale, x * scale) of LR reflectance whose invalid pixels are filled first."""
-        filled = fill_invalid(lr, valid, distance=fill_distance(self.halo))
-        return self(torch.from_numpy(filled)[None])[0].numpy()
+        bands = band_names(self.spec.bands, seeds)
+        return Raster(sr, valid, finer(raster.geobox, self.spec.scale), bands, raster.radiometry)
 
 
 def fill_distance(halo: int) -> int:

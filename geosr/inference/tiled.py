@@ -63,6 +63,10 @@ class Prediction:
     """Output pixels of this run (all bands together count once)."""
     bytes: int
     preview: Path | None = None
+    samples: int = 0
+    """Members of the ensemble whose mean the bands are; 0 without noise."""
+    seed: int | None = None
+    """The first member."""
 
 
 def predict(
@@ -77,6 +81,8 @@ def predict(
     sensor: str | None = None,
     baseline: str | None = None,
     aoi: str | Sequence[float] | None = None,
+    samples: int | None = None,
+    seed: int | None = None,
     dtype: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -91,6 +97,10 @@ def predict(
 
     A run that was stopped continues where it was when the same call is made again.
 
+    Of a model that takes noise, several samples may be asked for. The bands are their mean then, and as many bands
+    follow, ``B02_spread`` and so on, with their standard deviation; `mean_and_spread` says what that is and is not. The
+    spread's bands have a scale and an offset of their own, so that a spread of 0 is a number and not nodata.
+
     Args:
         sources: One raster, or the single-band files of one scene, or a Zarr store; as :func:`open_scene` takes them.
         out: The GeoTIFF to write.
@@ -102,6 +112,10 @@ def predict(
         sensor: A sensor whose product specification says how reflectance is encoded.
         baseline: Processing baseline, for Sentinel-2.
         aoi: Area of interest: ``minx, miny, maxx, maxy`` in the scene's CRS, or a GeoJSON file.
+        samples: Members of the ensemble of a model that takes noise; 1 writes that of ``seed`` alone. Without samples
+            and seed it is the noise-free image.
+        seed: The first member; the others have the seeds after it. Noise belongs to places of the scene, so an area of
+            interest gets the noise that the whole scene has there.
         dtype: Type of the output; ``float32`` stores reflectance itself. None keeps the input's.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
@@ -136,7 +150,8 @@ def predict(
             weights = choose_model(scene, model)
             scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
             resolver = load_model(weights.path, device=device, precision=precision)
-        job = Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile)
+        seeds = resolver.seeds(samples, seed)
+        job = Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile, seeds=seeds)
         if job.tiling == "approximate":
             log.info(
                 "model %s looks farther than a tile: the %d tiles are approximate and blended where they overlap",
@@ -172,7 +187,7 @@ def predict(
         model=resolver.spec.name,
         weights_sha256=resolver.weights_hash,
         scale=resolver.spec.scale,
-        bands=resolver.spec.bands,
+        bands=job.profile.bands,
         shape=shape,
         device=str(resolver.device),
         precision=resolver.precision,
@@ -183,6 +198,8 @@ def predict(
         megapixels_per_second=round(fresh * shape[0] * shape[1] / 1e6 / seconds, 3),
         bytes=target.stat().st_size,
         preview=picture,
+        samples=len(seeds),
+        seed=seeds.start if seeds else None,
     )
 
 
@@ -257,7 +274,7 @@ def _run(
             progress(pixels[index], done, total)
 
     def compress(loaded: Sequence[_Loaded]) -> None:
-        for one, sr in zip(loaded, _infer(job.resolver, loaded), strict=True):
+        for one, sr in zip(loaded, _infer(job, loaded), strict=True):
             for tile, core, valid in _cores(blender, one, sr, scale=job.resolver.spec.scale):
                 encoding.append((tile.index, _encode(job, tile.core, core, valid, encoders)))
                 if len(encoding) > AHEAD:
@@ -298,12 +315,13 @@ def _load(job: Job, scene: Scene, tiles: Sequence[Tile]) -> list[_Loaded]:
     return loaded
 
 
-def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded]) -> list[NDArray[np.float32] | None]:
-    """SR reflectance of each tile; None for a tile without a valid pixel."""
+def _infer(job: Job, loaded: Sequence[_Loaded]) -> list[NDArray[np.float32] | None]:
+    """SR reflectance of each tile, and its spread if there are samples; None for a tile without a valid pixel."""
     used = [one for one in loaded if one.valid.any()]
     if not used:
         return [None] * len(loaded)
-    sr = iter(resolver(torch.from_numpy(np.stack([one.lr for one in used]))).numpy())
+    lr = torch.from_numpy(np.stack([one.lr for one in used]))
+    sr = iter(job.resolver.ensemble(lr, job.seeds, origins=job.origins([one.tile for one in used])).numpy())
     return [next(sr) if one.valid.any() else None for one in loaded]
 
 
@@ -347,7 +365,7 @@ def _encode(
             if not all_valid:
                 lr_rows, lr_columns = (np.arange(along.start, along.stop) // scale for along in (rows, columns))
                 values = np.where(valid[np.ix_(lr_rows, lr_columns)], values, np.float32(np.nan))
-        digital = profile.radiometry.to_digital(values)
+        digital = profile.to_digital(values)
         blocks = {
             index: encode(digital[:, rows, columns]) for index, (rows, columns) in blocks_of(part, profile.levels[0])
         }

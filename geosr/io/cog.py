@@ -43,6 +43,18 @@ class Profile:
     radiometry: Radiometry
     """Its ``dtype`` is the type of the file."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    encodings: Mapping[str, Radiometry] = field(default_factory=dict)
+    """Of bands whose scale and offset are others, by name; type and nodata are the file's."""
+
+    def encoding(self, band: str) -> Radiometry:
+        """How a band is encoded."""
+        return self.encodings.get(band, self.radiometry)
+
+    def to_digital(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Digital numbers (band, y, x) of what each band holds (reflectance, NaN where invalid)."""
+        if not self.encodings:
+            return self.radiometry.to_digital(values)
+        return np.stack([self.encoding(band).to_digital(plane) for band, plane in zip(self.bands, values, strict=True)])
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -341,10 +353,10 @@ def _template_tags(profile: Profile, layout: _Layout) -> _Directory:
     }  # fmt: skip
     with MemoryFile() as memory:
         with memory.open(**creation) as file:
-            encoding = profile.radiometry
-            if (encoding.scale, encoding.offset) != (1.0, 0.0):
-                file.scales = [encoding.scale] * len(profile.bands)
-                file.offsets = [encoding.offset] * len(profile.bands)
+            encodings = [profile.encoding(band) for band in profile.bands]
+            if any((encoding.scale, encoding.offset) != (1.0, 0.0) for encoding in encodings):
+                file.scales = [encoding.scale for encoding in encodings]
+                file.offsets = [encoding.offset for encoding in encodings]
             file.descriptions = profile.bands
             file.update_tags(**profile.tags)
         return dict(layout.unpack(bytes(memory.getbuffer())))
