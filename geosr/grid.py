@@ -80,7 +80,7 @@ class Tile:
     core: Window
     """LR pixels whose SR values this tile delivers."""
     read: Window
-    """LR pixels that are read for it: the core and its halo, clipped to the scene."""
+    """LR pixels that are read for it: the core and its halo, out to whole blocks, clipped to the scene."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -95,25 +95,41 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """A scene cut into cores that cover each pixel once; each is read with a halo that covers the model's reach."""
+    """A scene, or a part of it, cut into cores that cover each pixel once; each is read with a halo for the network.
+
+    All windows count from the scene's first row and column. A network that works on blocks of pixels, such as windows
+    of attention, gets them from where the whole scene has them, whatever the part: what is read begins at a multiple
+    of the block's side, and ends at one or with the scene.
+    """
 
     shape: tuple[int, int]
     """Height and width of the scene, LR pixels."""
     core: int
     """Side of a core, LR pixels; the last row and column of cores may be smaller."""
     halo: int
-    """LR pixels read around a core."""
+    """LR pixels read around a core, as far as the scene reaches."""
+    multiple_of: int = 1
+    """Side of the network's blocks, LR pixels."""
+    area: Window | None = None
+    """The part of the scene that the cores cover; None is the whole."""
 
     def __post_init__(self) -> None:
-        if min(self.shape) < 1 or self.core < 1 or self.halo < 0:
+        if min(self.shape) < 1 or self.core < 1 or self.halo < 0 or self.multiple_of < 1:
             raise GridError(
-                f"scene {self.shape}, core {self.core}, halo {self.halo}: sizes must be positive, the halo not negative"
+                f"scene {self.shape}, core {self.core}, halo {self.halo}, multiple of {self.multiple_of}: "
+                "sizes must be positive, the halo not negative"
             )
+
+    @property
+    def window(self) -> Window:
+        """What the cores cover."""
+        return (slice(0, self.shape[0]), slice(0, self.shape[1])) if self.area is None else self.area
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of cores."""
-        return -(-self.shape[0] // self.core), -(-self.shape[1] // self.core)
+        height, width = size(self.window)
+        return -(-height // self.core), -(-width // self.core)
 
     def __len__(self) -> int:
         rows, columns = self.grid
@@ -122,12 +138,12 @@ class TilePlan:
     def __iter__(self) -> Iterator[Tile]:
         rows, columns = self.grid
         for index in range(rows * columns):
-            row, column = divmod(index, columns)
+            down, right = divmod(index, columns)
             core = tuple(
-                slice(start, min(start + self.core, n))
-                for start, n in zip((row * self.core, column * self.core), self.shape, strict=True)
+                slice(part.start + step * self.core, min(part.start + (step + 1) * self.core, part.stop))
+                for step, part in zip((down, right), self.window, strict=True)
             )
-            yield Tile(index, core, grow(core, self.halo, self.shape))  # type: ignore[arg-type]
+            yield Tile(index, core, widened(grow(core, self.halo, self.shape), self.multiple_of, self.shape))  # type: ignore[arg-type]
 
 
 def aligned_core(scale: int, wanted: int) -> int:
@@ -146,6 +162,24 @@ def grow(window: Window, margin: int, shape: tuple[int, int]) -> Window:
         slice(max(part.start - margin, 0), min(part.stop + margin, n)) for part, n in zip(window, shape, strict=True)
     )
     return rows, columns
+
+
+def widened(window: Window, multiple_of: int, shape: tuple[int, int]) -> Window:
+    """The smallest window around this one whose sides lie at multiples, or at the end of the scene.
+
+    >>> widened((slice(3, 9), slice(4, 5)), 4, (10, 40))
+    (slice(0, 10, None), slice(4, 8, None))
+    """
+    rows, columns = (
+        slice(part.start // multiple_of * multiple_of, min(next_multiple(part.stop, multiple_of), n))
+        for part, n in zip(window, shape, strict=True)
+    )
+    return rows, columns
+
+
+def next_multiple(number: int, of: int) -> int:
+    """The smallest multiple that is no smaller than ``number``."""
+    return -(-number // of) * of
 
 
 def relative(window: Window, origin: Window) -> Window:

@@ -91,6 +91,31 @@ def test_cores_partition_the_scene(shape, core, halo):
     assert all(max(size(tile.core)) <= core for tile in tiles)
 
 
+@st.composite
+def parts(draw):
+    """A scene, and a part of it."""
+    height, width = draw(shapes)
+    rows, columns = (
+        sorted(draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True))) for n in (height, width)
+    )
+    return (height, width), (slice(*rows), slice(*columns))
+
+
+@settings(deadline=None)
+@given(scene=parts(), core=st.integers(1, 80), halo=st.integers(0, 40), multiple_of=st.integers(1, 9))
+def test_what_is_read_for_a_part_lies_on_the_blocks_of_the_scene(scene, core, halo, multiple_of):
+    """A pixel's blocks are the same whatever is read: the oracle numbers the blocks of the scene."""
+    shape, area = scene
+    plan = TilePlan(shape, core, halo, multiple_of, area)
+    assert_partition(plan)
+    assert plan.window == area
+    blocks = np.add.outer(np.arange(shape[0]) // multiple_of * 100, np.arange(shape[1]) // multiple_of)
+    for tile in plan:
+        read = blocks[tile.read]
+        assert all(np.count_nonzero(read == block) == np.count_nonzero(blocks == block) for block in np.unique(read))
+        assert set(np.unique(blocks[grow(tile.core, halo, shape)])) == set(np.unique(read))
+
+
 @settings(deadline=None)
 @given(shape=shapes, core=st.integers(1, 40), halo=st.integers(0, 30))
 def test_the_inner_window_finds_the_core_in_what_is_read(shape, core, halo):
@@ -101,10 +126,13 @@ def test_the_inner_window_finds_the_core_in_what_is_read(shape, core, halo):
         np.testing.assert_array_equal(read[tile.inner], scene[tile.core])
 
 
-@pytest.mark.parametrize(("shape", "core", "halo"), [((0, 5), 4, 1), ((5, 5), 0, 1), ((5, 5), 4, -1)])
-def test_a_plan_without_pixels_is_refused(shape, core, halo):
+@pytest.mark.parametrize(
+    ("shape", "core", "halo", "multiple_of"),
+    [((0, 5), 4, 1, 1), ((5, 5), 0, 1, 1), ((5, 5), 4, -1, 1), ((5, 5), 4, 1, 0)],
+)
+def test_a_plan_without_pixels_is_refused(shape, core, halo, multiple_of):
     with pytest.raises(GridError, match="must be positive"):
-        TilePlan(shape, core, halo)
+        TilePlan(shape, core, halo, multiple_of)
 
 
 @settings(deadline=None)

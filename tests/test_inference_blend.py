@@ -4,6 +4,7 @@ import resource
 import tracemalloc
 from contextlib import closing
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from geosr.inference import SuperResolver, predict
 from geosr.inference.blend import Blender, OverlapPlan, ramp
 from geosr.io.scene import open_scene
 from geosr.models import Model, ModelSpec
-from geosr.testing import assert_partition
+from geosr.testing import assert_partition, block_model
 
 BANDS = ("B02", "B03", "B04", "B08")
 
@@ -29,6 +30,16 @@ plans = st.builds(
     core=st.integers(1, 17),
     halo=st.integers(0, 9),
 )
+
+
+@st.composite
+def plans_of_parts(draw):
+    """A plan of a part of the scene, for a network that works on blocks."""
+    plan = draw(plans)
+    rows, columns = (
+        slice(*sorted(draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True)))) for n in plan.shape
+    )
+    return replace(plan, multiple_of=draw(st.integers(1, 6)), area=(rows, columns))
 
 
 def blend(plan, image, tmp_path, *, scale=1, wanted=None, valid=None):
@@ -46,7 +57,8 @@ def blend(plan, image, tmp_path, *, scale=1, wanted=None, valid=None):
                     cores[core.index] = sr
         places = os.fstat(blender._file.fileno()).st_size
     assert set(cores) == set(wanted)
-    assert places <= (plan.grid[1] + 2) * size(tile.read)[0] * size(tile.read)[1] * scale**2 * 4 * len(image(tile))
+    largest = max(prod(tile.shape) for tile in plan)
+    assert places <= (plan.grid[1] + 2) * largest * scale**2 * 4 * len(image(tile))
     return cores
 
 
@@ -71,6 +83,23 @@ def test_cores_partition_the_scene_and_tiles_are_equally_large(plan):
             assert 0 <= read.start <= max(core.start - plan.overlap, 0)
             assert core.stop <= read.stop <= n
     assert sizes == {tuple(min(plan.core + plan.overlap, n) for n in plan.shape)}
+
+
+@given(plans_of_parts())
+def test_tiles_of_a_part_lie_on_the_blocks_of_the_scene(plan):
+    count = np.zeros(plan.shape, int)
+    for tile in plan:
+        count[tile.core] += 1
+        for core, read, whole, n in zip(tile.core, tile.read, plan.window, plan.shape, strict=True):
+            assert read.start % plan.multiple_of == 0
+            assert read.stop % plan.multiple_of == 0 or read.stop == n
+            assert 0 <= read.start <= max(core.start - plan.overlap, 0)
+            assert core.stop <= read.stop <= n
+            if core.stop == whole.stop:
+                assert read.stop >= min(core.stop + plan.halo, n), "nothing fades in at the end of the part"
+            assert read.stop - read.start < plan.core + plan.overlap + plan.halo + 2 * plan.multiple_of
+    assert (count[plan.window] == 1).all()
+    assert count.sum() == prod(size(plan.window))
 
 
 @given(st.integers(1, 300))
@@ -114,13 +143,15 @@ def test_weights_are_half_cosine_waves_that_sum_to_1(tmp_path, plan, scale):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-@given(plans, st.integers(1, 3), st.integers(0, 99))
+@given(st.one_of(plans, plans_of_parts()), st.integers(1, 3), st.integers(0, 99))
 def test_tiles_that_agree_give_what_they_agree_on(tmp_path, plan, scale, seed):
     """Every pixel stays where it is, and a constant stays constant."""
     whole = np.random.default_rng(seed).uniform(-1, 1, (2, *(n * scale for n in plan.shape))).astype(np.float32)
     whole[1] = 0.37
     got = mosaic(plan, blend(plan, lambda tile: whole[:, *scaled(tile.read, scale)], tmp_path, scale=scale), scale)
-    np.testing.assert_allclose(got, whole, atol=3e-7)
+    wanted = (slice(None), *scaled(plan.window, scale))
+    np.testing.assert_allclose(got[wanted], whole[wanted], atol=3e-7)
+    assert np.isfinite(got).sum() == got[wanted].size
 
 
 def noise(plan, scale=2):
@@ -262,6 +293,27 @@ def test_a_scene_of_one_tile_is_the_whole_image(scene, tmp_path, caplog, shape):
         assert "GEOSR_TILING" not in file.tags()
 
 
+@pytest.mark.parametrize("aoi", [None, (400_010, 4_997_500, 401_950, 4_999_970)], ids=["scene", "part"])
+@pytest.mark.parametrize("side", [5, 8])
+def test_tiles_have_the_blocks_of_the_scene(scene, tmp_path, side, aoi):
+    """Means of blocks, declared approximate: all tiles agree where their blocks are the same."""
+    blocks = block_model(4, side, bands=BANDS)
+    resolver = SuperResolver(Model(replace(blocks.spec, tiling="approximate", halo=10), blocks.network), device="cpu")
+    path = scene(np.random.default_rng(0).integers(1, 9000, (4, 263, 211), dtype="uint16"))
+    done = predict(path, tmp_path / "sr.tif", model=resolver, tile=1, dtype="float32", aoi=aoi, batch_size=2)
+    assert (done.tiles, done.tiling) == (6 if aoi is None else 4, "approximate")
+    rows, columns = (slice(None), slice(None)) if aoi is None else (slice(12, 1000), slice(4, 780))
+    np.testing.assert_allclose(read(done.path), whole_image(resolver, path)[:, rows, columns], rtol=0, atol=1e-6)
+
+
+def test_a_part_in_one_tile_is_not_the_whole_scene(scene, tmp_path, caplog):
+    path = scene(slope(150, 130))
+    with caplog.at_level(logging.INFO, "geosr"):
+        done = predict(path, tmp_path / "sr.tif", model=pooled(), tile=1, aoi=(400_000, 4_999_900, 400_100, 5_000_000))
+    assert (done.tiles, done.tiling) == (1, "approximate")
+    assert "approximate" in caplog.text
+
+
 @pytest.mark.parametrize("scale", [1, 2, 3])
 def test_scenes_of_any_size_keep_every_pixel_in_its_place(scene, tmp_path, scale):
     """Nearest interpolation declared approximate: all tiles agree."""
@@ -278,7 +330,7 @@ def test_the_result_says_that_tiles_are_approximate(scene, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "geosr"):
         done = predict(scene(slope(140, 130)), tmp_path / "sr.tif", model=pooled(), tile=1)
     assert done.tiling == "approximate"
-    assert "pooled looks farther than a tile: the 4 tiles are approximate and blended where they overlap" in caplog.text
+    assert "pooled looks farther than a tile: tiles are approximate, and blended where they overlap" in caplog.text
     with rasterio.open(done.path) as file:
         assert file.tags()["GEOSR_TILING"] == "approximate: tiles of 128 x 128 input pixels, blended over 20"
 

@@ -40,10 +40,13 @@ def test_only_several_tiles_of_an_approximate_model_are_approximate(scene, tilin
     assert tag == (None if says == "exact" else "approximate: tiles of 128 x 128 input pixels, blended over 12")
 
 
-def test_an_area_is_all_that_is_cut(scene):
+def test_an_area_is_all_that_is_cut_and_its_tiles_look_around_it(scene):
     job = Job.plan(scene, resolver("exact"), aoi=(400_100, 4_999_000, 400_300, 4_999_900), dtype=None, tile=1)
     assert job.window == (slice(10, 100), slice(10, 30))
-    assert (job.tiles.shape, job.profile.geobox.shape) == ((90, 20), (360, 80))
+    assert (job.tiles.shape, job.profile.geobox.shape) == ((130, 300), (360, 80))
+    (tile,) = job.tiles
+    assert tile.core == job.window
+    assert tile.read == (slice(4, 106), slice(4, 36))
     with pytest.raises(GridError, match="outside"):
         Job.plan(scene, resolver("exact"), aoi=(0, 0, 1, 1), dtype=None, tile=1)
 

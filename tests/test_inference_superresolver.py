@@ -15,7 +15,7 @@ from geosr.inference.superresolver import SuperResolver, load_model
 from geosr.io.raster import Raster
 from geosr.models import Model, ModelSpec, find_weights
 from geosr.radiometry import Radiometry
-from geosr.testing import impulse_model
+from geosr.testing import block_model, impulse_model
 
 BANDS = ("B02", "B03", "B04", "B08")
 
@@ -144,6 +144,14 @@ def test_out_of_memory_halves_the_image_and_changes_nothing(impulse, caplog, sha
         torch.testing.assert_close(small(lr), impulse(lr), rtol=0, atol=1e-6)
     assert f"the tile of {shape[0]} x {shape[1]} pixels is halved" in caplog.text
     assert 0 < small.model.network.largest <= limit
+
+
+@pytest.mark.parametrize("side", [3, 8])
+@pytest.mark.parametrize("shape", [(64, 47), (31, 90), (33, 33)])
+def test_out_of_memory_halves_the_image_between_blocks(shape, side):
+    lr = torch.from_numpy(reflectance(1, 4, *shape))
+    blocks = SuperResolver(block_model(2, side), device="cpu", precision="fp32")
+    torch.testing.assert_close(limited(blocks, 1000)(lr), blocks(lr), rtol=0, atol=1e-6)
 
 
 def test_out_of_memory_halves_the_batch_first(impulse, caplog):

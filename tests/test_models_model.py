@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from geosr.degrade import PSF, degrade
 from geosr.models import Model, ModelSpec, measure_halo
-from geosr.testing import assert_tiling_exact, impulse_model
+from geosr.testing import assert_tiling_exact, block_model, impulse_model
 
 BANDS = ("B02", "B03")
 CONSISTENCY_REACH = 2 + 4 + 2
@@ -57,6 +59,34 @@ def test_halo_of_an_impulse_is_its_reach(reach):
     assert model.spec.halo == reach
     if reach in (1, 7):
         assert_tiling_exact(model)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 16, 17, 40])
+def test_the_reach_in_blocks_is_that_of_the_pixel_in_their_corner(side):
+    model = block_model(2, side, bands=BANDS)
+    assert measure_halo(model, model.spec) == side - 1
+    assert (model.spec.multiple_of, model.spec.halo) == (side, side if side > 1 else 0)
+    if side in (2, 5):
+        assert_tiling_exact(model)
+
+
+def test_tiles_beside_the_blocks_of_the_image_show():
+    model = block_model(1, 4, bands=BANDS)
+    model.spec = replace(model.spec, multiple_of=1, halo=7)
+    with pytest.raises(AssertionError, match="differs from the whole image"):
+        assert_tiling_exact(model)
+
+
+def test_the_halo_holds_whole_blocks():
+    facts = ModelSpec("m", "means", 1, BANDS, consistency_mtf=None, halo=9)
+    assert Model(facts, block_model(1, 4).network).spec.halo == 12
+    facts = replace(facts, halo=None, tiling="approximate")
+    assert Model(facts, block_model(1, 7).network).spec.halo == 35
+
+
+def test_a_network_that_does_not_say_works_on_the_blocks_of_the_specification():
+    spec = Model(ModelSpec("m", "everywhere", 1, BANDS, multiple_of=6), Everywhere()).spec
+    assert (spec.multiple_of, spec.halo) == (6, 36)
 
 
 def test_one_pixel_less_than_the_halo_shows():

@@ -13,14 +13,15 @@ from tempfile import TemporaryFile
 import numpy as np
 from numpy.typing import NDArray
 
-from geosr.grid import Tile, TilePlan, Window, relative, scaled, upsample_mask
+from geosr.grid import Tile, TilePlan, Window, relative, scaled, upsample_mask, widened
 
 
 class OverlapPlan(TilePlan):
     """A scene cut into cores, each read with the pixels that its tile shares with those above and to the left.
 
-    All tiles are equally large, as far as the scene allows, so that all pool over equally much: at the scene's edges a
-    tile reaches further inwards, over pixels that it does not deliver.
+    All tiles are about equally large, as far as the scene allows, so that all pool over equally much: at the scene's
+    edges a tile reaches further inwards, over pixels that it does not deliver. At the edges of a part of the scene it
+    reaches beyond that part.
     """
 
     @property
@@ -31,9 +32,17 @@ class OverlapPlan(TilePlan):
     def __iter__(self) -> Iterator[Tile]:
         side = self.core + self.overlap
         for tile in super().__iter__():
-            stops = [min(max(part.stop, side), n) for part, n in zip(tile.core, self.shape, strict=True)]
-            rows, columns = (slice(max(stop - side, 0), stop) for stop in stops)
-            yield Tile(tile.index, tile.core, (rows, columns))
+            rows, columns = (
+                self._along(part, end=whole.stop, n=n, side=side)
+                for part, whole, n in zip(tile.core, self.window, self.shape, strict=True)
+            )
+            yield Tile(tile.index, tile.core, widened((rows, columns), self.multiple_of, self.shape))
+
+    def _along(self, core: slice, *, end: int, n: int, side: int) -> slice:
+        """What is read for a core along one axis, where the cores end at ``end`` and the scene at ``n``."""
+        stop = core.stop + self.halo if core.stop == end else core.stop  # no other tile takes over at the end
+        stop = min(max(stop, side), n)
+        return slice(max(min(stop - side, core.start - self.overlap), 0), stop)
 
     def parts(self, index: int) -> dict[tuple[int, int], int]:
         """Indices of the tiles that a core is blended from, by (down, right): its own and those after it, if any."""
@@ -80,7 +89,8 @@ class Blender:
         for index, tiles in parts.items():
             self._completes.setdefault(tiles[-1], []).append(self._tiles[index])
         self._places = 1 + max((tiles[-1] - index for index, tiles in parts.items()), default=0)
-        self._shape = (bands, *(n * scale for n in self._tiles[0].shape))
+        self._bands = bands
+        self._bytes = max(prod(self._stored(tile)) for tile in self._tiles) * np.dtype(np.float32).itemsize
         self._empty: set[int] = set()
         self._file = TemporaryFile(dir=folder)  # noqa: SIM115  (closed by close)
 
@@ -137,12 +147,17 @@ class Blender:
     def _read(self, index: int, window: Window) -> NDArray[np.float32]:
         """A copy of what a tile says about a window of SR pixels."""
         rows, columns = relative(window, scaled(self._tiles[index].read, self.scale))
-        stored = np.memmap(self._file, np.float32, "r", self._place(index), self._shape)
+        stored = np.memmap(self._file, np.float32, "r", self._place(index), self._stored(self._tiles[index]))
         return np.array(stored[:, rows, columns])
 
     def _place(self, index: int) -> int:
         """Byte at which a tile begins; it takes the place of one that no core waits for any more."""
-        return index % self._places * prod(self._shape) * np.dtype(np.float32).itemsize
+        return index % self._places * self._bytes
+
+    def _stored(self, tile: Tile) -> tuple[int, int, int]:
+        """Shape (band, y, x) of what is stored of a tile."""
+        height, width = tile.shape
+        return self._bands, height * self.scale, width * self.scale
 
     def close(self) -> None:
         """Give the file's space back."""

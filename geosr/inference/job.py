@@ -11,7 +11,7 @@ from torch import Tensor
 
 from geosr import __version__
 from geosr.errors import UsageError
-from geosr.grid import BLOCK, Tile, TilePlan, Window, aligned_core, finer, size, window_of_bounds
+from geosr.grid import BLOCK, Tile, TilePlan, Window, aligned_core, finer, window_of_bounds
 from geosr.inference.area import read_area
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.ensemble import band_names
@@ -25,8 +25,6 @@ from geosr.radiometry import Radiometry
 class Job:
     """A scene, or a part of it, cut into tiles; the model; and the file that it becomes."""
 
-    window: Window
-    """The part of the scene that is super-resolved."""
     tiles: TilePlan
     profile: Profile
     resolver: SuperResolver
@@ -52,10 +50,11 @@ class Job:
         """
         spec = resolver.spec
         radiometry = scene.band_radiometry(spec.bands)
-        whole = (slice(0, scene.geobox.shape[0]), slice(0, scene.geobox.shape[1]))
-        window = whole if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
+        height, width = scene.geobox.shape
+        area = None if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
         core = aligned_core(spec.scale, tile)
-        tiles = (TilePlan if spec.tiling == "exact" else OverlapPlan)(size(window), core, resolver.halo)
+        plan = TilePlan if spec.tiling == "exact" else OverlapPlan
+        tiles = plan((height, width), core, resolver.halo, spec.multiple_of, area)
         tags = {
             "GEOSR_VERSION": __version__,
             "GEOSR_MODEL": spec.name,
@@ -68,8 +67,13 @@ class Job:
             tags |= {"GEOSR_SEED": str(seeds.start), "GEOSR_SAMPLES": str(len(seeds))}
         encoding, bands = output_radiometry(radiometry, dtype), band_names(spec.bands, seeds)
         spreads = dict.fromkeys(bands[len(spec.bands) :], spread_radiometry(encoding))
-        profile = Profile(finer(scene.geobox[window], spec.scale), bands, encoding, tags, spreads)
-        return cls(window, tiles, profile, resolver, radiometry, seeds)
+        profile = Profile(finer(scene.geobox[tiles.window], spec.scale), bands, encoding, tags, spreads)
+        return cls(tiles, profile, resolver, radiometry, seeds)
+
+    @property
+    def window(self) -> Window:
+        """The part of the scene that is super-resolved."""
+        return self.tiles.window
 
     @property
     def tiling(self) -> Literal["exact", "approximate"]:
@@ -78,8 +82,7 @@ class Job:
 
     def origins(self, tiles: Sequence[Tile]) -> Tensor:
         """Row and column in the scene of the first pixel that is read for each tile, (tile, 2)."""
-        down, right = (along.start for along in self.window)
-        return torch.tensor([[tile.read[0].start + down, tile.read[1].start + right] for tile in tiles])
+        return torch.tensor([[along.start for along in tile.read] for tile in tiles])
 
     @property
     def encoded_side(self) -> int:
@@ -101,8 +104,8 @@ class Job:
 
 
 def _approximate(tiles: TilePlan) -> TypeGuard[OverlapPlan]:
-    """Whether the output depends on how the scene is cut: one tile is the whole image, whatever the model."""
-    return isinstance(tiles, OverlapPlan) and len(tiles) > 1
+    """Whether the output depends on what is read at once: one tile may be the whole scene, whatever the model."""
+    return isinstance(tiles, OverlapPlan) and (len(tiles) > 1 or next(iter(tiles)).shape != tiles.shape)
 
 
 def output_radiometry(radiometry: Radiometry, dtype: str | None) -> Radiometry:

@@ -114,7 +114,7 @@ class SuperResolver:
             return torch.cat([self(half, seed=seed, origins=places) for half, places in halves])
         axis = 2 if lr.shape[2] >= lr.shape[3] else 3
         halo, scale, size = self.halo, self.spec.scale, lr.shape[axis]
-        middle = size // 2
+        middle = size // 2 // self.spec.multiple_of * self.spec.multiple_of
         if middle <= halo:
             raise ModelError(f"{self.device} has too little memory for {tuple(lr.shape[2:])} pixels; try --device cpu")
         log.warning("out of memory on %s: the tile of %d x %d pixels is halved", self.device, *lr.shape[2:])

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from geosr.errors import OutputError, UsageError
-from geosr.grid import BLOCK, Tile, Window, grow, moved, relative, scaled, size
+from geosr.grid import BLOCK, Tile, Window, grow, relative, scaled, size
 from geosr.inference.blend import Blender, OverlapPlan
 from geosr.inference.choose import choose_model
 from geosr.inference.fill import fill_invalid
@@ -154,9 +154,8 @@ def predict(
         job = Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile, seeds=seeds)
         if job.tiling == "approximate":
             log.info(
-                "model %s looks farther than a tile: the %d tiles are approximate and blended where they overlap",
+                "model %s looks farther than a tile: tiles are approximate, and blended where they overlap",
                 resolver.spec.name,
-                len(job.tiles),
             )
         journal = stack.enter_context(closing(Journal(target, job.fingerprint(scene), restart=restart)))
         resumed = len(journal.tiles)
@@ -262,7 +261,8 @@ def _run(
         blender = Blender(job.tiles, scale=scale, bands=bands, folder=journal.folder, wanted=needed)
         needed = blender.needed
     pending = [tile for tile in job.tiles if tile.index in needed]
-    pending.sort(key=lambda tile: tile.shape, reverse=True)  # equal shapes fill batches; smaller fit freed memory
+    if blender is None:  # which takes tiles in their order
+        pending.sort(key=lambda tile: tile.shape, reverse=True)  # equal shapes fill batches; smaller fit freed memory
     encoding: deque[tuple[int, list[Future[dict[int, bytes]]]]] = deque()
 
     def store_oldest() -> None:
@@ -303,12 +303,12 @@ def _load(job: Job, scene: Scene, tiles: Sequence[Tile]) -> list[_Loaded]:
     bands = job.resolver.spec.bands
     loaded = []
     for tile in tiles:
-        raster = scene.read(moved(tile.read, job.window[0].start, job.window[1].start), bands)
+        raster = scene.read(tile.read, bands)
         lr, valid = raster.array, raster.valid
         if not valid.all() and valid.any():
             distance = fill_distance(job.tiles.halo)
             wide = grow(tile.read, distance, job.tiles.shape)
-            around = scene.read(moved(wide, job.window[0].start, job.window[1].start), bands)
+            around = scene.read(wide, bands)
             rows, columns = relative(tile.read, wide)
             lr = fill_invalid(around.array, around.valid, distance=distance)[:, rows, columns]
         loaded.append(_Loaded(tile, np.ascontiguousarray(lr), valid))
@@ -346,13 +346,13 @@ def _encode(
 
     Args:
         job: The job.
-        window: The core, in LR pixels.
+        window: The core, in LR pixels of the scene.
         sr: Its SR reflectance (band, y, x); None where nothing is valid.
         valid: Its mask (y, x), at LR.
         encoders: Runs the compression.
     """
     scale, profile = job.resolver.spec.scale, job.profile
-    core = scaled(window, scale)
+    core = scaled(relative(window, job.window), scale)
     all_valid = bool(valid.all())
     side = job.encoded_side
 

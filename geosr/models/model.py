@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from geosr.degrade.psf import PSF
+from geosr.grid import next_multiple
 from geosr.models.consistency import Consistency
 from geosr.models.registry import build_network
 from geosr.models.spec import ModelSpec
@@ -32,7 +33,8 @@ class Model(nn.Module):
 
     Args:
         spec: Facts about the model. A ``halo`` of None becomes the network's ``reach``, measured if it has none; past
-            `LARGEST_HALO` pixels, the model is tiled approximately.
+            `LARGEST_HALO` pixels, the model is tiled approximately. ``multiple_of`` becomes the network's, if it says
+            one, and the halo whole blocks of it.
         network: The generator; None builds the one that ``spec`` describes. Any module from (batch, band, y, x) to
             (batch, band, y * scale, x * scale) will do.
     """
@@ -42,7 +44,10 @@ class Model(nn.Module):
         self.network = build_network(spec) if network is None else network
         psf = None if spec.consistency_mtf is None else PSF(spec.scale, spec.consistency_mtf)
         self.consistency = None if psf is None else Consistency(psf)
-        self.spec = spec if spec.halo is not None else self._tiled(spec)
+        spec = replace(spec, multiple_of=getattr(self.network, "multiple_of", spec.multiple_of))
+        spec = spec if spec.halo is not None else self._tiled(spec)
+        assert spec.halo is not None
+        self.spec = replace(spec, halo=next_multiple(spec.halo, spec.multiple_of))
 
     def forward(self, lr: Tensor, noise: Tensor | None = None) -> Tensor:
         """SR reflectance (batch, band, y * scale, x * scale) of LR reflectance (batch, band, y, x), both float32.
@@ -78,20 +83,26 @@ class Model(nn.Module):
 def measure_halo(model: nn.Module, spec: ModelSpec, *, largest: int = LARGEST_HALO + 1) -> int | None:
     """LR pixels to each side that the output of one LR pixel depends on: the extent of its input gradient.
 
-    The gradient is that of a random combination of the pixel's SR values, for a random image, in float64. None means
-    that the output depends on pixels ``largest`` away, or further.
+    The gradient is that of a random combination of the pixel's SR values, for a random image, in float64. Where the
+    network works on blocks of ``spec.multiple_of`` pixels, the reach depends on the place in the block: it is the
+    largest along the block's diagonal. None means that the output depends on pixels ``largest`` away, or further.
     """
     generator = torch.Generator().manual_seed(0)
     model = deepcopy(model).double().cpu().eval()
     reach = min(16, largest)
     while True:
-        size = 2 * reach + 1
+        start = next_multiple(reach, spec.multiple_of)
+        size = 2 * start + spec.multiple_of
         lr = torch.rand(1, len(spec.bands), size, size, generator=generator, dtype=torch.float64, requires_grad=True)
-        centre = slice(reach * spec.scale, (reach + 1) * spec.scale)
-        cell = model(lr)[..., centre, centre]
-        (gradient,) = torch.autograd.grad(cell, lr, torch.rand(cell.shape, generator=generator, dtype=torch.float64))
-        touched = gradient[0].abs().amax(0).nonzero() - reach
-        extent = int(touched.abs().max()) if len(touched) else 0
+        sr = model(lr)
+        extent = 0
+        for place in range(start, start + spec.multiple_of):
+            part = slice(place * spec.scale, (place + 1) * spec.scale)
+            cell = sr[..., part, part]
+            weights = torch.rand(cell.shape, generator=generator, dtype=torch.float64)
+            (gradient,) = torch.autograd.grad(cell, lr, weights, retain_graph=True)
+            touched = gradient[0].abs().amax(0).nonzero() - place
+            extent = max(extent, int(touched.abs().max()) if len(touched) else 0)
         if extent < reach:  # an extent that fills the image may be cut off by it
             return extent
         if reach == largest:

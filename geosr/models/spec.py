@@ -24,11 +24,13 @@ class ModelSpec:
     consistency_mtf: float | None = 0.3
     """MTF at Nyquist of the point-spread function in the consistency layer; None leaves the layer out."""
     halo: int | None = None
-    """LR pixels of context that one output pixel depends on, to each side; measured when the model is built."""
+    """LR pixels of context that one output pixel depends on, to each side; found when the model is built."""
     tiling: Literal["exact", "approximate"] = "exact"
     """``exact`` when tiles with the halo give what the whole image gives."""
     multiple_of: int = 1
-    """Height and width of the input must be multiples of this."""
+    """LR pixels along one side of the blocks that the network works on, from the first row and column of its input.
+
+    The input may be of any size. Tiles begin at multiples of this, so that their blocks are those of the scene."""
     licence: str = "Apache-2.0"
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the weights came about: config, training scenes, steps, attribution."""
