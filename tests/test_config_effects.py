@@ -64,6 +64,7 @@ FOLDERS = FOUND | {"Data.root": "hr", "Data.lr_root": "lr"}
 PAIRS = FOLDERS | {"Data.dataset_type": "pairs"}
 WORKERS = {"Data.num_workers": 1}
 GAN = {"Training.g_pretrain_steps": 0, "Training.Losses.adv_loss_beta": 0.1}
+SWINIR = {"Generator.model_type": "swinir"}
 SEEN = {
     "Training.Losses.perceptual_weight": 0.1,
     "Training.Losses.perceptual_layers": {"conv1_1": 1.0},
@@ -186,6 +187,10 @@ CASES = {
     "Generator.reduction": Case("networks", 2, {"Generator.model_type": "rcab", "Generator.reduction": 4}),
     "Generator.noise_dim": Case("networks", 3, {"Generator.model_type": "stochastic"}),
     "Generator.noise_field": Case("weights", False, {"Generator.model_type": "stochastic"}),
+    "Generator.depth": Case("networks", 2, SWINIR | {"Generator.depth": 1}),
+    "Generator.n_heads": Case("networks", 4, SWINIR | {"Generator.n_heads": 2}),
+    "Generator.window_size": Case("networks", 6, SWINIR),
+    "Generator.upsampler": Case("networks", "pixelshuffledirect", SWINIR),
     "Generator.use_icnr": Case("networks", False, {"Generator.model_type": "res"}),
     "Generator.global_skip": Case("networks", False, {"Generator.model_type": "res"}),
     "Generator.consistency": Case("networks", False),

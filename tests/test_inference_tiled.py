@@ -33,7 +33,7 @@ from geosr.inference import SuperResolver, load_model, predict
 from geosr.io.scene import open_scene
 from geosr.io.zarr import create_zarr
 from geosr.models import Model, ModelSpec, save_model
-from geosr.testing import impulse_model
+from geosr.testing import block_model, impulse_model
 
 BANDS = ("B02", "B03", "B04", "B08")
 NORTH_UP = Affine(10, 0, 400_000, 0, -10, 5_000_000)
@@ -43,7 +43,16 @@ NORTH_UP = Affine(10, 0, 400_000, 0, -10, 5_000_000)
 def resolvers():
     """Both shipped models, and a sum over neighbours that turns any wrong neighbour into a wrong number."""
     shipped = {name: load_model(name, device="cpu", precision="fp32") for name in ("s2-rgbn-x4", "s2-rgbn-x2")}
-    return shipped | {"impulse": SuperResolver(impulse_model(4, 5), device="cpu", precision="fp32")}
+    tests = {"impulse": impulse_model(4, 5), "blocks": block_model(4, 7), "swinir": small_swinir()}
+    return shipped | {name: SuperResolver(model, device="cpu", precision="fp32") for name, model in tests.items()}
+
+
+def small_swinir():
+    """One group of two layers, which reaches few enough pixels to be tiled exactly; all of the output is its own."""
+    torch.manual_seed(0)
+    size = {"channels": 8, "blocks": 1, "depth": 2, "heads": 2, "window_size": 4, "global_skip": False}
+    spec = ModelSpec("small", "swinir", 4, BANDS, size | {"mean": [0.1] * 4, "std": [0.1] * 4}, consistency_mtf=None)
+    return Model(spec)
 
 
 def interpolation(scale, bands=BANDS, mode="bicubic"):
@@ -93,8 +102,12 @@ def holes(kind, shape):
 
 @pytest.mark.parametrize("kind", ["none", "scattered", "borders", "swath"])
 @pytest.mark.parametrize(
-    ("name", "shape"), [("s2-rgbn-x4", (149, 137)), ("s2-rgbn-x2", (269, 41)), ("impulse", (261, 150))]
-)
+    ("name", "shape"),
+    [
+        ("s2-rgbn-x4", (149, 137)), ("s2-rgbn-x2", (269, 41)), ("impulse", (261, 150)),
+        ("blocks", (261, 150)), ("swinir", (149, 137)),
+    ],
+)  # fmt: skip
 def test_tiles_do_not_show_in_reflectance(resolvers, scene, tmp_path, name, shape, kind):
     array = crop(*shape)
     array[:, holes(kind, shape)] = 0
@@ -131,7 +144,8 @@ def test_tiles_do_not_show_in_batches(resolvers, scene, tmp_path, name):
     np.testing.assert_allclose(three, one, rtol=0, atol=1e-6)
 
 
-def test_tiles_do_not_show_where_memory_runs_out(resolvers, scene, tmp_path, caplog):
+@pytest.mark.parametrize("name", ["impulse", "swinir"])
+def test_tiles_do_not_show_where_memory_runs_out(resolvers, scene, tmp_path, caplog, name):
     """On a device that holds neither the batch nor one tile."""
 
     class Limited(nn.Module):
@@ -144,10 +158,10 @@ def test_tiles_do_not_show_where_memory_runs_out(resolvers, scene, tmp_path, cap
                 raise torch.OutOfMemoryError
             return self.network(lr)
 
-    impulse = resolvers["impulse"]
-    limited = SuperResolver(Model(impulse.spec, Limited(impulse.model.network)), device="cpu", precision="fp32")
+    resolver = resolvers[name]
+    limited = SuperResolver(Model(resolver.spec, Limited(resolver.model.network)), device="cpu", precision="fp32")
     path = scene(crop(90, 256))
-    expected = read(predict(path, tmp_path / "a.tif", model=impulse, tile=1, dtype="float32").path)
+    expected = read(predict(path, tmp_path / "a.tif", model=resolver, tile=1, dtype="float32").path)
     with caplog.at_level(logging.WARNING, "geosr"):
         got = read(predict(path, tmp_path / "b.tif", model=limited, tile=1, dtype="float32", batch_size=2).path)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
@@ -156,7 +170,7 @@ def test_tiles_do_not_show_where_memory_runs_out(resolvers, scene, tmp_path, cap
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 131), (137, 1), (7, 5), (131, 2)])
-@pytest.mark.parametrize("name", ["s2-rgbn-x4", "s2-rgbn-x2", "impulse"])
+@pytest.mark.parametrize("name", ["s2-rgbn-x4", "s2-rgbn-x2", "impulse", "blocks", "swinir"])
 def test_tiles_do_not_show_in_scenes_of_any_size(resolvers, scene, tmp_path, name, shape):
     path, resolver = scene(crop(*shape)), resolvers[name]
     done = predict(path, tmp_path / "sr.tif", model=resolver, tile=1, dtype="float32")
@@ -164,6 +178,37 @@ def test_tiles_do_not_show_in_scenes_of_any_size(resolvers, scene, tmp_path, nam
         whole = resolver.superresolve(opened.read(bands=BANDS))
     assert done.shape == tuple(n * resolver.spec.scale for n in shape)
     np.testing.assert_allclose(read(done.path), whole.array, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "scattered"])
+@pytest.mark.parametrize("name", ["s2-rgbn-x4", "impulse", "blocks", "swinir"])
+def test_an_area_has_the_pixels_of_the_whole_scene(resolvers, scene, tmp_path, name, kind):
+    """Its tiles look around it and have the blocks of the scene; at the bottom it ends with the scene."""
+    array = crop(170, 163)
+    array[:, holes(kind, (170, 163))] = 0
+    path, resolver = scene(array), resolvers[name]
+    aoi = (400_130, 5_000_000 - 1700, 401_550, 5_000_000 - 290)
+    done = predict(path, tmp_path / "sr.tif", model=resolver, tile=1, dtype="float32", aoi=aoi)
+    with open_scene(path) as opened:
+        whole = resolver.superresolve(opened.read(bands=BANDS)).array
+    assert (done.tiles, done.tiling) == (4, "exact")
+    np.testing.assert_allclose(read(done.path), whole[:, 29 * 4 :, 13 * 4 : 155 * 4], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [4, 6], ids=["light", "classic"])
+def test_as_deep_as_published_swinir_is_approximate(scene, tmp_path, blocks):
+    """The depth of the published sizes with fewer channels, which the reach does not depend on."""
+    torch.manual_seed(0)
+    size = {"channels": 4, "blocks": blocks, "heads": 1, "upsampler": "pixelshuffledirect"}
+    resolver = SuperResolver(Model(ModelSpec("deep", "swinir", 2, BANDS[:1], size)), device="cpu", precision="fp32")
+    path = scene(crop(40, 270)[:1])
+    done = predict(path, tmp_path / "sr.tif", model=resolver, tile=1, dtype="float32")
+    with open_scene(path) as opened:
+        whole = resolver.superresolve(opened.read(bands=BANDS[:1])).array
+    assert (done.tiles, done.tiling) == (2, "approximate")
+    with rasterio.open(done.path) as file:
+        assert file.tags()["GEOSR_TILING"].startswith("approximate: tiles of 256 x 256 input pixels")
+        assert np.abs(file.read() - whole).max() < 1e-3
 
 
 def test_tiles_do_not_show_at_the_size_of_a_tile_and_beside_it(resolvers, scene, tmp_path):

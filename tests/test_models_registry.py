@@ -35,18 +35,18 @@ def test_every_model_type_that_a_config_may_name_can_be_trained_and_the_other_wa
 
 @pytest.mark.parametrize("architecture", ARGUMENTS)
 def test_the_arguments_of_a_config_build_the_network(architecture):
-    section = GeneratorSection(model_type=architecture, n_channels=5, n_blocks=2, scaling_factor=3)
+    section = GeneratorSection(model_type=architecture, n_channels=8, n_blocks=2, scaling_factor=3)
     network = build_network(ModelSpec("m", architecture, 3, ("B02",), generator_arguments(section)))
     assert network(torch.rand(1, 1, 4, 4)).shape == (1, 1, 12, 12)
     assert len(network.body) == (2 if architecture != "compact" else 2 * 3 + 1)
-    assert next(network.parameters()).shape[0] == 5
+    assert next(network.parameters()).shape[0] == 8
 
 
 @pytest.mark.parametrize(
     ("key", "value", "of"),
     [
-        ("n_channels", 6, {"compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic"}),
-        ("n_blocks", 2, {"compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic"}),
+        ("n_channels", 8, set(GENERATORS)),
+        ("n_blocks", 2, set(GENERATORS)),
         ("large_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic"}),
         ("small_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic"}),
         ("growth_channels", 3, {"rrdb", "esrgan"}),
@@ -54,8 +54,12 @@ def test_the_arguments_of_a_config_build_the_network(architecture):
         ("reduction", 2, {"rcab"}),
         ("noise_dim", 5, {"stochastic"}),
         ("noise_field", False, {"stochastic"}),
-        ("use_icnr", False, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic"}),
-        ("global_skip", False, {"srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic"}),
+        ("depth", 2, {"swinir"}),
+        ("n_heads", 2, {"swinir"}),
+        ("window_size", 3, {"swinir"}),
+        ("upsampler", "pixelshuffledirect", {"swinir"}),
+        ("use_icnr", False, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic", "swinir"}),
+        ("global_skip", False, set(GENERATORS) - {"compact"}),
     ],
 )
 def test_a_key_changes_the_networks_that_it_is_said_to_change(key, value, of):

@@ -18,6 +18,7 @@ from geosr.config.names import (
     NORMS,
     OBJECTIVES,
     SCHEDULES,
+    UPSAMPLERS,
     VGG_LAYERS,
 )
 from geosr.config.rules import Rule, above, at_least, between, matching, nullable, odd, one_of, switch
@@ -91,6 +92,10 @@ RULES: Mapping[str, Rule] = {
     "Generator.res_scale": above(0),
     "Generator.reduction": COUNT,
     "Generator.noise_dim": COUNT,
+    "Generator.depth": COUNT,
+    "Generator.n_heads": COUNT,
+    "Generator.window_size": at_least(2),
+    "Generator.upsampler": one_of(*UPSAMPLERS),
     "Discriminator.model_type": one_of(*DISCRIMINATORS),
     "Discriminator.n_blocks": nullable(COUNT),
     "Discriminator.base_channels": COUNT,

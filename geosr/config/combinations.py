@@ -72,6 +72,11 @@ def _of_the_networks(config: Config) -> list[str]:
             f"Generator.reduction is {generator.reduction}, more than Generator.n_channels ({generator.n_channels}), "
             "which leaves the attention no channel; lower it"
         )
+    if generator.model_type == "swinir" and generator.n_channels % generator.n_heads:
+        wrong.append(
+            f"Generator.n_channels is {generator.n_channels}, which {generator.n_heads} heads of attention "
+            f"(Generator.n_heads) cannot share; take a multiple of {generator.n_heads}"
+        )
     if critic.n_blocks is not None and critic.model_type in ("esrgan", "unet_sn"):
         wrong.append(
             f"Discriminator.n_blocks is {critic.n_blocks}, and {critic.model_type} has a fixed number of layers; leave "

@@ -1,7 +1,9 @@
 """The words that settings choose from: the one list of each, which checks and builders share."""
 
-GENERATORS = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic")
+GENERATORS = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "stochastic", "swinir")
 """Architectures that can be trained; keys of ``geosr.models.registry.ARCHITECTURES``."""
+UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect")
+"""Ways from features to SR in swinir; keys of ``geosr.models.swinir.UPSAMPLERS``."""
 DISCRIMINATORS = ("srgan", "patchgan", "esrgan", "unet_sn")
 """Networks that they can be trained against."""
 NORMS = ("none", "batch", "instance")

@@ -93,10 +93,12 @@ class GeneratorSection:
     init_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of that class; the sizes below are not passed to it."""
     model_type: str = "compact"
-    """compact, srresnet, res, rcab, rrdb, lka, esrgan or stochastic; see ``geosr models --architectures``."""
+    """compact, srresnet, res, rcab, rrdb, lka, esrgan, stochastic or swinir; see ``geosr models --architectures``."""
     scaling_factor: int = 2
     n_channels: int = 64
+    """Feature channels; of swinir 60 in the size published as light, 180 in the classic one."""
     n_blocks: int = 10
+    """Blocks; of swinir groups of layers, 4 in the size published as light, 6 in the classic one."""
     large_kernel_size: int = 9
     """Side of the first and the last kernel of srresnet, res, rcab, rrdb, lka and stochastic."""
     small_kernel_size: int = 3
@@ -104,13 +106,22 @@ class GeneratorSection:
     growth_channels: int = 32
     """Channels that each convolution adds in a dense block of rrdb and esrgan."""
     res_scale: float = 0.2
-    """Factor on the residual branch of a block; not of srresnet and compact."""
+    """Factor on the residual branch of a block; not of srresnet, compact and swinir."""
     reduction: int = 16
     """Channels over those in the bottleneck of rcab's attention."""
     noise_dim: int = 16
     """Numbers that stochastic draws, for each LR pixel or for the image."""
     noise_field: bool = True
     """Whether stochastic draws for each LR pixel; false: one vector for the image, as opensr-srgan's stochastic_gan."""
+    depth: int = 6
+    """Attention layers in a group of swinir; every second one has shifted windows."""
+    n_heads: int = 4
+    """Heads of swinir's attention, which share the channels; 6 in both published sizes."""
+    window_size: int = 8
+    """Side of swinir's windows of attention, LR pixels."""
+    upsampler: str = "pixelshuffle"
+    """How swinir enlarges: pixelshuffle (a stage for each prime factor, as in the classic size) or pixelshuffledirect
+    (a single one, as in the light size)."""
     use_icnr: bool = True
     """Start the convolutions before a pixel shuffle as a nearest-neighbour enlargement, so that no grid shows; not of
     compact and esrgan."""

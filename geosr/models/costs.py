@@ -27,7 +27,7 @@ class Cost:
     blocks: int
     parameters: int
     gflop: float
-    """Multiplications and additions in the convolutions for one image of 128 x 128 LR pixels, 1e9."""
+    """Multiplications and additions in convolutions and matrix products for one image of 128 x 128 LR pixels, 1e9."""
     reach: int | None
     """LR pixels to each side that an output pixel depends on; None is the whole image."""
     tiling: str

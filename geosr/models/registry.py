@@ -14,6 +14,7 @@ from geosr.models.interpolation import Interpolation
 from geosr.models.residual import BLOCKS, Residual
 from geosr.models.spec import ModelSpec
 from geosr.models.stochastic import Stochastic
+from geosr.models.swinir import SwinIR
 
 if TYPE_CHECKING:
     from geosr.config.schema import GeneratorSection
@@ -23,6 +24,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     **{block: partial(Residual, block=block) for block in BLOCKS},
     "esrgan": ESRGAN,
     "stochastic": Stochastic,
+    "swinir": SwinIR,
     "interpolation": Interpolation,
 }
 
@@ -48,6 +50,15 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "lka": {**_RESIDUAL, **_SCALED},
     "esrgan": {**_SIZE, **_SKIP, **_SCALED, **_GROWTH},
     "stochastic": {**_RESIDUAL, **_SCALED, **_NOISE},
+    "swinir": {
+        **_SIZE,
+        **_SKIP,
+        "depth": "depth",
+        "heads": "n_heads",
+        "window_size": "window_size",
+        "upsampler": "upsampler",
+        "use_icnr": "use_icnr",
+    },
 }
 """Of each architecture that can be trained, its arguments and the key of a config's Generator section each is."""
 
