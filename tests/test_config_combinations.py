@@ -19,6 +19,10 @@ BLAME = [
         r"reduction is 16, more than Generator\.n_channels \(8\)",
     ),
     (["Generator.init_args={width: 3}"], r"no class that takes them; set Generator\.class_path"),
+    (
+        ["Generator.model_type=swinir", "Generator.n_channels=30"],
+        r"n_channels is 30, which 4 heads of attention \(Generator\.n_heads\) cannot share; take a multiple of 4",
+    ),
     (["Discriminator.n_blocks=3", "Discriminator.model_type=unet_sn"], r"unet_sn has a fixed number of layers"),
     (["Schedulers.name=multistep"], r"no milestones"),
     (["Schedulers.metric=val_metrics/perceptual"], r"Schedulers\.metric is 'val_metrics/perceptual'"),
@@ -32,6 +36,7 @@ FINE = [
     ["Training.Losses.perceptual_weight=1", "Schedulers.metric=val_metrics/perceptual"],
     ["Generator.model_type=res", "Generator.n_channels=8"],
     ["Generator.class_path=my.Network", "Generator.init_args={width: 3}"],
+    ["Generator.model_type=swinir", "Generator.n_channels=60", "Generator.n_heads=6"],
     ["Discriminator.n_blocks=3", "Discriminator.model_type=srgan"],
     ["Schedulers.name=multistep", "Schedulers.milestones=[5,9]"],
 ]

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from geosr.config import names
 from geosr.errors import ModelError
 from geosr.models import Model, ModelSpec, measure_halo
 from geosr.models.costs import count_flop
 from geosr.models.model import LARGEST_HALO
-from geosr.models.swinir import SwinIR, WindowAttention
+from geosr.models.swinir import UPSAMPLERS, SwinIR, WindowAttention
 from geosr.testing import assert_model_contract, assert_tiling_exact
 
 RGBN = ("B02", "B03", "B04", "B08")
@@ -235,26 +236,30 @@ def test_what_cannot_be_built_is_refused(changes, told):
         SwinIR(bands=1, scale=2, **SMALL | changes)
 
 
+def test_every_upsampler_that_a_config_may_name_is_there():
+    assert tuple(UPSAMPLERS) == names.UPSAMPLERS
+
+
 def published_names(ours, blocks, depth):
     """Names of the published weights by ours."""
-    names = {"head": "conv_first", "embed": "patch_embed.norm", "norm": "norm", "fuse": "conv_after_body"}
+    layers = {"head": "conv_first", "embed": "patch_embed.norm", "norm": "norm", "fuse": "conv_after_body"}
     for block in range(blocks):
-        names[f"body.{block}.fuse"] = f"layers.{block}.conv"
+        layers[f"body.{block}.fuse"] = f"layers.{block}.conv"
         for layer in range(depth):
             here, there = f"body.{block}.layers.{layer}", f"layers.{block}.residual_group.blocks.{layer}"
-            names |= {f"{here}.attention_norm": f"{there}.norm1", f"{here}.mlp_norm": f"{there}.norm2"}
-            names |= {f"{here}.mlp.0": f"{there}.mlp.fc1", f"{here}.mlp.2": f"{there}.mlp.fc2"}
-            names |= {f"{here}.attention.qkv": f"{there}.attn.qkv", f"{here}.attention.project": f"{there}.attn.proj"}
-            names[f"{here}.attention"] = f"{there}.attn"
+            layers |= {f"{here}.attention_norm": f"{there}.norm1", f"{here}.mlp_norm": f"{there}.norm2"}
+            layers |= {f"{here}.mlp.0": f"{there}.mlp.fc1", f"{here}.mlp.2": f"{there}.mlp.fc2"}
+            layers |= {f"{here}.attention.qkv": f"{there}.attn.qkv", f"{here}.attention.project": f"{there}.attn.proj"}
+            layers[f"{here}.attention"] = f"{there}.attn"
     last = max(int(name.split(".")[1]) for name in ours if name.startswith("upsample."))
     if last == 0:
-        names["upsample.0"] = "upsample.0"
+        layers["upsample.0"] = "upsample.0"
     else:
-        names |= {f"upsample.{place}": f"upsample.{place - 2}" for place in range(2, last)}
-        names |= {"upsample.0": "conv_before_upsample.0", f"upsample.{last}": "conv_last"}
+        layers |= {f"upsample.{place}": f"upsample.{place - 2}" for place in range(2, last)}
+        layers |= {"upsample.0": "conv_before_upsample.0", f"upsample.{last}": "conv_last"}
     kinds = {"biases": "relative_position_bias_table"}
     split = {name: name.rsplit(".", 1) for name in ours}
-    return {name: f"{names[layer]}.{kinds.get(kind, kind)}" for name, (layer, kind) in split.items()}
+    return {name: f"{layers[layer]}.{kinds.get(kind, kind)}" for name, (layer, kind) in split.items()}
 
 
 @pytest.mark.interop

@@ -85,7 +85,7 @@ class SwinIR(Generator):
 
         for layer in self.modules():
             if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.normal_(layer.weight, std=0.02)
             if isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None:
                 nn.init.zeros_(layer.bias)
         last = [layer for layer in self.upsample if isinstance(layer, nn.Conv2d)][-1]
@@ -193,7 +193,7 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(channels, 3 * channels)
         self.project = nn.Linear(channels, channels)
         self.biases = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, heads))
-        nn.init.trunc_normal_(self.biases, std=0.02)
+        nn.init.normal_(self.biases, std=0.02)
 
         places = torch.cartesian_prod(torch.arange(window_size), torch.arange(window_size))
         down, right = (places[:, None] - places + window_size - 1).unbind(-1)
