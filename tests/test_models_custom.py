@@ -6,6 +6,7 @@ from torch import nn
 from geosr.config import Config
 from geosr.errors import ModelError
 from geosr.models import Model, ModelSpec, load_model, save_model
+from geosr.models.blocks import pad_to_multiple
 from geosr.models.compact import Compact
 from geosr.models.registry import generator_arguments
 from geosr.testing import assert_model_contract
@@ -38,6 +39,18 @@ class Pooling(Plain):
         return super().forward(image) * image.mean((2, 3), keepdim=True).sigmoid().mean()
 
 
+class Windowed(Plain):
+    """It looks at windows of three pixels, and makes of any image one that they fill."""
+
+    multiple_of = 3
+
+    def forward(self, image):
+        height, width = (size * self.scale for size in image.shape[2:])
+        image = pad_to_multiple(image, 3)
+        means = F.interpolate(F.avg_pool2d(image, 3), scale_factor=3, mode="nearest")
+        return super().forward(image * means)[..., :height, :width]
+
+
 class Careful(Compact):
     """A generator in geosr's own terms."""
 
@@ -47,7 +60,7 @@ def spec(name, scale=2, **arguments):
     return ModelSpec("mine", f"{__name__}.{name}", scale, BANDS, arguments, consistency_mtf=None)
 
 
-@pytest.mark.parametrize("name", ["Plain", "Declared", "Pooling"])
+@pytest.mark.parametrize("name", ["Plain", "Declared", "Pooling", "Windowed"])
 @pytest.mark.parametrize("scale", [1, 2, 3])
 def test_any_network_keeps_the_contract(name, scale):
     assert_model_contract(spec(name, scale))
@@ -57,7 +70,9 @@ def test_a_generator_of_geosr_s_own_kind_keeps_the_contract():
     assert_model_contract(spec("Careful", channels=4, blocks=1))
 
 
-@pytest.mark.parametrize(("name", "tiling", "halo"), [("Plain", "exact", 3), ("Declared", "exact", 3)])
+@pytest.mark.parametrize(
+    ("name", "tiling", "halo"), [("Plain", "exact", 3), ("Declared", "exact", 3), ("Windowed", "exact", 6)]
+)
 def test_the_halo_is_what_the_class_says_or_what_is_measured(name, tiling, halo):
     model = Model(spec(name))
     assert (model.spec.tiling, model.spec.halo) == (tiling, halo)

@@ -15,7 +15,9 @@ class Custom(Generator):
 
     Args:
         network: From (batch, band, y, x) to (batch, band, y * scale, x * scale). Its ``reach``, where it says how many
-            LR pixels to each side it looks, is taken for the halo of tiles; otherwise the reach is measured.
+            LR pixels to each side it looks, is taken for the halo of tiles; otherwise the reach is measured. It takes
+            images of any size; where it works on blocks of pixels, ``multiple_of`` is the side of one, and tiles begin
+            at multiples of it.
         bands: Number of bands, in and out.
         scale: Upsampling factor.
         mean: Per-band reflectance subtracted from the network's input.
@@ -35,6 +37,7 @@ class Custom(Generator):
     ) -> None:
         super().__init__(bands=bands, scale=scale, mean=mean, std=std, global_skip=global_skip)
         self.network = network
+        self.multiple_of: int = getattr(network, "multiple_of", 1)
         if hasattr(network, "reach"):
             reach: Any = network.reach
             self.reach = reach if reach is None else max(reach, BICUBIC_REACH)
