@@ -240,4 +240,17 @@ SENSORS: Mapping[str, Sensor] = MappingProxyType(
 RGB = ("B04", "B03", "B02")
 """Red, green and blue of Sentinel-2."""
 
+INDICES = {
+    "ndvi": ("B08", "B04"),
+    "ndwi": ("B03", "B08"),
+    "ndmi": ("B8A", "B11"),
+    "nbr": ("B8A", "B12"),
+    "ndre": ("B8A", "B05"),
+}
+"""Bands a and b of spectral indices ``(a - b) / (a + b)``, by name.
+
+Vegetation (J. W. Rouse et al., ERTS-1 symposium, 1974), open water (S. K. McFeeters, Int. J. Remote Sens. 17, 1996),
+moisture of leaves (B.-C. Gao, Remote Sens. Environ. 58, 1996), burnt ground (C. H. Key, N. C. Benson, FIREMON, 2006),
+chlorophyll by the red edge (A. Gitelson, M. N. Merzlyak, J. Plant Physiol. 143, 1994)."""
+
 _CANONICAL = {_key(alias): band.name for band in _SENTINEL_2 for alias in (band.name, *band.aliases)}

@@ -38,6 +38,52 @@ def test_the_mean_difference_between_valid_neighbours(seed, share, height, width
     assert float(tv(sr, valid)) == pytest.approx(oracle(sr, valid), abs=1e-6)
 
 
+def lengths(sr, valid):
+    """The mean length of the gradient, pixel by pixel."""
+    sr, valid = sr.numpy().astype(float), valid.numpy()
+    found = [
+        np.hypot(
+            sr[image, band, row + 1, column] - sr[image, band, row, column],
+            sr[image, band, row, column + 1] - sr[image, band, row, column],
+        )
+        for image, band, row, column in np.ndindex(*sr.shape[:2], sr.shape[2] - 1, sr.shape[3] - 1)
+        if valid[image, row, column] and valid[image, row + 1, column] and valid[image, row, column + 1]
+    ]
+    return np.mean(found) if found else 0.0
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 1000), share=st.floats(0, 1), height=st.integers(1, 5), width=st.integers(1, 5))
+def test_isotropic_it_is_the_mean_length_of_the_gradient(seed, share, height, width):
+    sr, valid = case(seed, share, (2, 2, height, width))
+    assert float(tv(sr, valid, isotropic=True)) == pytest.approx(lengths(sr, valid), abs=1e-6)
+
+
+def test_isotropic_it_does_not_prefer_a_direction():
+    rows, columns = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    valid = torch.ones(1, 8, 8, dtype=torch.bool)
+    for angle in (0.0, 0.5, 1.0):
+        ramp = (0.3 * (math.cos(angle) * rows + math.sin(angle) * columns)).expand(1, 2, 8, 8)
+        assert float(tv(ramp, valid, isotropic=True)) == pytest.approx(0.3, abs=1e-5)
+
+
+@pytest.mark.parametrize("isotropic", [False, True])
+def test_the_gradient_is_that_of_finite_differences(isotropic):
+    sr, valid = case()
+    sr = sr.double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda image: tv(image, valid, isotropic=isotropic), (sr,))
+
+
+@pytest.mark.parametrize("isotropic", [False, True])
+def test_without_valid_pixels_the_loss_and_its_gradient_are_zero(isotropic):
+    sr, valid = case(share=0)
+    sr.requires_grad_()
+    loss = tv(sr, valid, isotropic=isotropic)
+    loss.backward()
+    assert loss == 0
+    assert not sr.grad.any()
+
+
 def test_the_sum_of_all_differences_is_that_of_torchmetrics():
     sr, _ = case(shape=(2, 3, 7, 7))
     pairs = 2 * 3 * 6 * 7  # as many down as to the right in a square
@@ -51,14 +97,15 @@ def test_a_ramp_varies_by_its_slope():
     assert float(tv(ramp, torch.ones(1, 8, 9, dtype=torch.bool))) == pytest.approx(0.5, abs=1e-5)
 
 
+@pytest.mark.parametrize("isotropic", [False, True])
 @pytest.mark.parametrize("stored", [0.0, -5.0, 1e9, math.nan, math.inf])
-def test_what_an_invalid_pixel_holds_changes_neither_loss_nor_gradient(stored):
+def test_what_an_invalid_pixel_holds_changes_neither_loss_nor_gradient(stored, isotropic):
     sr, valid = case()
     results = []
     for value in (0.5, stored):
         sr.movedim(1, -1)[~valid] = value
         leaf = sr.clone().requires_grad_()
-        loss = tv(leaf, valid)
+        loss = tv(leaf, valid, isotropic=isotropic)
         loss.backward()
         results.append((loss.item(), leaf.grad))
     assert results[0][0] == results[1][0] > 0
@@ -66,9 +113,11 @@ def test_what_an_invalid_pixel_holds_changes_neither_loss_nor_gradient(stored):
     assert not results[1][1].movedim(1, -1)[~valid].any()
 
 
-def test_a_flat_image_has_neither_variation_nor_gradient():
-    sr = torch.full((1, 2, 4, 4), 0.2, requires_grad=True)
-    loss = tv(sr, torch.ones(1, 4, 4, dtype=torch.bool))
+@pytest.mark.parametrize("isotropic", [False, True])
+@pytest.mark.parametrize("level", [0.0, 0.2])
+def test_a_flat_image_has_neither_variation_nor_gradient(isotropic, level):
+    sr = torch.full((1, 2, 4, 4), level, requires_grad=True)
+    loss = tv(sr, torch.ones(1, 4, 4, dtype=torch.bool), isotropic=isotropic)
     loss.backward()
     assert loss == 0
     assert not sr.grad.any()

@@ -2,9 +2,13 @@
 
 from geosr.losses.adversarial import Objective, adversarial_objective
 from geosr.losses.content import ContentLoss, sharpened
+from geosr.losses.edges import gradient
+from geosr.losses.frequency import focal_frequency
+from geosr.losses.indices import index_pairs, indices
+from geosr.losses.measurement import consistency
 from geosr.losses.penalties import gradient_penalty, r1_penalty
 from geosr.losses.perceptual import Perceptual
-from geosr.losses.pixel import l1
+from geosr.losses.pixel import charbonnier, l1, mse
 from geosr.losses.smoothness import tv
 from geosr.losses.spectral import sam
 
@@ -13,8 +17,15 @@ __all__ = [
     "Objective",
     "Perceptual",
     "adversarial_objective",
+    "charbonnier",
+    "consistency",
+    "focal_frequency",
+    "gradient",
     "gradient_penalty",
+    "index_pairs",
+    "indices",
     "l1",
+    "mse",
     "r1_penalty",
     "sam",
     "sharpened",
