@@ -7,7 +7,7 @@ import pytest
 from geosr.config import Config, check, load_config
 from geosr.config.checks import RULES
 from geosr.config.load import shipped_configs
-from geosr.config.names import GENERATORS
+from geosr.config.names import GENERATORS, PERCEPTUAL_METRICS
 from geosr.config.schema import settings
 from geosr.errors import ConfigError
 
@@ -76,6 +76,12 @@ WRONG = {
     "Training.Losses.sam_weight": [-0.1],
     "Training.Losses.tv_weight": [-0.1],
     "Training.Losses.perceptual_weight": [-0.1],
+    **{f"Training.Losses.{name}_weight": [-0.1, math.inf] for name in ("charbonnier", "mse", "fft", "gradient")},
+    **{f"Training.Losses.{name}_weight": [-0.1, math.nan] for name in ("indices", "consistency")},
+    "Training.Losses.charbonnier_eps": [0.0, -1e-3],
+    "Training.Losses.band_weights": [{"B02": -1.0}, {"B02": 1.0, "B03": math.inf}],
+    "Training.Losses.fft_alpha": [-1.0, math.inf],
+    "Training.Losses.tv_kind": ["isotropc", ""],
     "Training.Losses.perceptual_metric": ["vgg16", ""],
     "Training.Losses.perceptual_layers": [{}, {"conv3_5": 1.0}, {"relu1_1": 1.0}, {"conv1_1": 0.0}, {"conv0_1": 1.0}],
     "Training.Losses.perceptual_weights": ["imagenet1k", "vgg.pt", ""],
@@ -144,6 +150,9 @@ ALLOWED = {
     "Training.d_accuracy_limit": [None, 0.51, 1.0],
     "Training.Losses.perceptual_layers": [{"conv5_4": 1.0}, {"conv1_1": 0.1, "conv2_2": 2.0}],
     "Training.Losses.perceptual_weights": ["random", "weights/vgg19.pth"],
+    "Training.Losses.perceptual_metric": list(PERCEPTUAL_METRICS),
+    "Training.Losses.band_weights": [{}, {"B02": 0.0, "B08": 2.5}],
+    "Training.Losses.fft_alpha": [0.0],
     "Training.EMA.decay": [0.0, 0.9999],
     "Training.EMA.device": [None, "cpu", "cuda:1"],
     "Optimizers.gradient_clip_val": [0.0],

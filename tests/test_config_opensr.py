@@ -296,6 +296,13 @@ def test_the_perceptual_loss_needs_its_bands(load):
     assert load(old).Training.Losses.perceptual_weight == 0.3
 
 
+def test_its_other_perceptual_metric_is_that_of_the_same_name():
+    theirs = with_changes(RGBN, Training__Losses__perceptual_metric="LPIPS")
+    assert translate(theirs, {})[0]["Training"]["Losses"]["perceptual_metric"] == "lpips"
+    assert any("its weight may need another value" in note for note in notes(RGBN))
+    assert not any("its weight may need another value" in note for note in notes(theirs))
+
+
 def test_an_old_place_of_a_setting_is_known(load):
     old = with_changes(RGBN, Optimizers__gradient_clip_val=None, Schedulers__gradient_clip_val=0.7)
     assert load(old).Optimizers.gradient_clip_val == 0.7

@@ -17,8 +17,8 @@ def image_of(side=48, seed=0):
     return {"lr": lr, "hr": hr, "sr": bicubic(lr, 2), "bicubic": bicubic(lr, 2), "valid": valid}
 
 
-def values_of(image):
-    return figures(image, PSF(2), ContentLoss(LossesSection(), ["B02", "B03"]))
+def values_of(image, **settings):
+    return figures(image, PSF(2), ContentLoss(LossesSection(**settings), ["B02", "B03"], PSF(2)))
 
 
 def test_bicubic_itself_gains_nothing():
@@ -27,6 +27,29 @@ def test_bicubic_itself_gains_nothing():
     for name in ("psnr", "ssim", "sam", "l1", "consistency"):
         assert values[name] == values[name + "_bicubic"]
     assert "tv" in values
+
+
+def test_losses_that_have_a_weight_are_figures_as_well():
+    added = {"mse": 1.0, "charbonnier": 1.0, "fft": 1.0, "gradient": 1.0}
+    values = values_of(image_of(), **{f"{name}_weight": weight for name, weight in added.items()})
+    assert values.keys() == values_of(image_of()).keys() | added.keys()
+    assert all(value.isfinite() for value in values.values())
+
+
+def test_consistency_is_that_of_the_whole_image_whether_it_has_a_weight_or_not():
+    image = image_of()
+    expected = (degrade(image["sr"], PSF(2)) - image["lr"]).abs().mean()
+    assert values_of(image)["consistency"] == pytest.approx(expected.item(), rel=1e-5)
+    assert values_of(image, consistency_weight=1.0)["consistency"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_what_invalid_pixels_hold_changes_no_figure():
+    image = image_of()
+    image["valid"][:, 30:, 30:] = False
+    spoiled = {name: image[name].clone() for name in ("sr", "hr", "bicubic")}
+    for one in spoiled.values():
+        one[..., 30:, 30:] = 9.0
+    assert values_of(image | spoiled) == values_of(image)
 
 
 def test_a_better_image_is_better_in_every_figure():
@@ -63,3 +86,12 @@ def test_the_middle_of_an_image(height, width, side):
     assert middle.shape == (1, min(height, side), min(width, side))
     top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
     assert middle[0, 0, 0] == image[0, top, left]
+
+
+@given(height=st.integers(1, 30), width=st.integers(1, 30), side=st.integers(1, 20), scale=st.integers(1, 4))
+def test_the_middle_of_hr_is_what_the_middle_of_lr_shows(height, width, side, scale):
+    lr = torch.arange(height * width).view(1, height, width)
+    hr = lr.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    middle = central(hr, side * scale, step=scale)
+    assert torch.equal(middle[:, ::scale, ::scale], central(lr, side))
+    assert torch.equal(middle[:, scale - 1 :: scale, scale - 1 :: scale], central(lr, side))

@@ -17,7 +17,9 @@ from geosr.config.names import (
     GENERATORS,
     NORMS,
     OBJECTIVES,
+    PERCEPTUAL_METRICS,
     SCHEDULES,
+    TV_KINDS,
     UPSAMPLERS,
     VGG_LAYERS,
 )
@@ -121,7 +123,13 @@ RULES: Mapping[str, Rule] = {
     "Training.d_steps_per_g": COUNT,
     "Training.d_accuracy_limit": nullable(Rule("above 0.5 and at most 1", lambda share: 0.5 < share <= 1)),
     **{f"Training.Losses.{name}_weight": switch() for name in CONTENT_LOSSES},
-    "Training.Losses.perceptual_metric": one_of("vgg", planned=("lpips",)),
+    "Training.Losses.charbonnier_eps": above(0),
+    "Training.Losses.band_weights": Rule(
+        "band: weight of at least 0", lambda weights: all(map(at_least(0).holds, weights.values()))
+    ),
+    "Training.Losses.fft_alpha": at_least(0),
+    "Training.Losses.tv_kind": one_of(*TV_KINDS),
+    "Training.Losses.perceptual_metric": one_of(*PERCEPTUAL_METRICS),
     "Training.Losses.perceptual_layers": Rule(
         "layer: weight above 0, at least one, of conv1_1 conv1_2 conv2_1 conv2_2 conv3_1 ... conv3_4 conv4_1 ... "
         "conv4_4 conv5_1 ... conv5_4",
@@ -187,8 +195,6 @@ def check(config: Config) -> Config:
         value = attrgetter(key)(config)
         if not rule.holds(value):
             hint = did_you_mean(str(value), rule.choices)
-            if value in rule.planned:
-                hint = f"; {value!r} is not there yet"
             wrong.append(f"{key} is {value!r}; allowed is {rule.allowed}{hint}")
     wrong = wrong or problems(config)
     if wrong:

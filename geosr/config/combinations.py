@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from geosr.config.names import CONTENT_LOSSES
+from geosr.config.names import ALWAYS_VALIDATED, CONTENT_LOSSES, SATELLITE_METRICS
 from geosr.config.schema import Config, LossesSection
-from geosr.sensors import RGB
+from geosr.errors import did_you_mean
+from geosr.sensors import INDICES, RGB, get_sensor
 
 
 def content_weights(losses: LossesSection) -> Mapping[str, float]:
@@ -16,7 +17,13 @@ def content_weights(losses: LossesSection) -> Mapping[str, float]:
 
 def problems(config: Config) -> list[str]:
     """What does not go together and what to change, a line each; none: the run can start."""
-    return [*_of_the_run(config), *_of_the_losses(config), *_of_the_networks(config), *_of_the_schedule(config)]
+    return [
+        *_of_the_run(config),
+        *_of_the_losses(config),
+        *_of_the_bands(config),
+        *_of_the_networks(config),
+        *_of_the_schedule(config),
+    ]
 
 
 def _of_the_run(config: Config) -> list[str]:
@@ -46,15 +53,45 @@ def _of_the_losses(config: Config) -> list[str]:
         for name in training.pretrain_losses
         if not weights[name]
     ]
-    if weights["perceptual"] and (missing := [band for band in RGB if band not in config.Data.bands]):
-        wrong.append(
-            f"Training.Losses.perceptual_weight is {weights['perceptual']}, and the loss looks at {' '.join(RGB)}; "
-            f"Data.bands has no {' '.join(missing)}: set the weight to 0"
-        )
     if losses.relativistic_average_d and losses.adv_loss_type == "wasserstein":
         wrong.append(
             "Training.Losses.relativistic_average_d compares probabilities, and wasserstein has none; set it to false, "
             "or adv_loss_type to bce, hinge or lsgan"
+        )
+    return wrong
+
+
+def _of_the_bands(config: Config) -> list[str]:
+    """Losses that look at bands by name."""
+    losses, bands = config.Training.Losses, config.Data.bands
+    metric, weight = losses.perceptual_metric, losses.perceptual_weight
+    sentinel = get_sensor("sentinel-2-l1c").band_names
+    wrong = []
+    if weight and metric in SATELLITE_METRICS and not set(sentinel) & set(bands):
+        wrong.append(
+            f"Training.Losses.perceptual_weight is {weight}, and {metric} looks at {' '.join(sentinel)}; Data.bands "
+            "has none of them: set the weight to 0"
+        )
+    if weight and metric not in SATELLITE_METRICS and (missing := [band for band in RGB if band not in bands]):
+        wrong.append(
+            f"Training.Losses.perceptual_weight is {weight}, and {metric} looks at {' '.join(RGB)}; Data.bands has no "
+            f"{' '.join(missing)}: set perceptual_metric to ssl4eo, which looks at all bands, or the weight to 0"
+        )
+    if losses.indices_weight and not any(set(pair) <= set(bands) for pair in INDICES.values()):
+        known = ", ".join(f"{name} ({' '.join(pair)})" for name, pair in INDICES.items())
+        wrong.append(
+            f"Training.Losses.indices_weight is {losses.indices_weight}, and Data.bands ({' '.join(bands)}) has the "
+            f"bands of no index: add those of one of {known}, or set the weight to 0"
+        )
+    wrong += [
+        f"Training.Losses.band_weights names {name!r}, and Data.bands has {' '.join(bands)}" + did_you_mean(name, bands)
+        for name in losses.band_weights
+        if name not in bands
+    ]
+    if not any(losses.band_weights.get(name, 1.0) for name in bands):
+        wrong.append(
+            "Training.Losses.band_weights gives every band the weight 0; give one more, or set l1_weight, "
+            "charbonnier_weight and mse_weight to 0 instead"
         )
     return wrong
 
@@ -90,11 +127,12 @@ def _of_the_schedule(config: Config) -> list[str]:
     wrong = []
     if schedulers.name == "multistep" and not schedulers.milestones:
         wrong.append("Schedulers.name is 'multistep' and there are no milestones; give some, or set it to 'constant'")
-    if not losses.perceptual_weight:
-        wrong += [
-            f"Schedulers.{key} is 'val_metrics/perceptual', and that loss has no weight; give "
-            "Training.Losses.perceptual_weight one, or take val_metrics/l1"
-            for key in ("metric", "metric_g", "metric_d")
-            if getattr(schedulers, key) == "val_metrics/perceptual"
-        ]
+    absent = [name for name, weight in content_weights(losses).items() if not weight and name not in ALWAYS_VALIDATED]
+    wrong += [
+        f"Schedulers.{key} is 'val_metrics/{name}', and that loss has no weight; give Training.Losses.{name}_weight "
+        "one, or take val_metrics/l1"
+        for key in ("metric", "metric_g", "metric_d")
+        for name in absent
+        if getattr(schedulers, key) == f"val_metrics/{name}"
+    ]
     return wrong

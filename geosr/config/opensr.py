@@ -296,7 +296,10 @@ def _read_losses(reading: _Reading) -> None:
     bands = reading.ours.get("Data.bands") or reading.theirs.get("Data.bands") or RGB
     if not set(RGB) <= set(bands):
         reading.fix(f"{losses}.perceptual_weight", 0.0, f"the loss looks at {' '.join(RGB)}, which are not among them")
-    elif reading.theirs.get(f"{losses}.perceptual_weight", DEFAULTS[f"{losses}.perceptual_weight"]):
+        return
+    metric = str(reading.take(f"{losses}.perceptual_metric") or "vgg").lower()
+    reading.ours[f"{losses}.perceptual_metric"] = metric
+    if metric == "vgg" and reading.theirs.get(f"{losses}.perceptual_weight", DEFAULTS[f"{losses}.perceptual_weight"]):
         reading.notes.append(
             "the perceptual loss is the mean absolute difference of features before their ReLU here, the mean square "
             "after it there: its weight may need another value"

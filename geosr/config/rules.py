@@ -18,8 +18,6 @@ class Rule:
     holds: Callable[[Any], bool]
     choices: tuple[str, ...] = ()
     """Words that a misspelt one is compared with."""
-    planned: tuple[str, ...] = ()
-    """Words that other programs know and that are not there yet."""
 
 
 def at_least(low: float) -> Rule:
@@ -47,9 +45,9 @@ def switch() -> Rule:
     return Rule("at least 0; 0 switches it off", at_least(0).holds)
 
 
-def one_of(*choices: str, planned: tuple[str, ...] = ()) -> Rule:
+def one_of(*choices: str) -> Rule:
     """One of some words."""
-    return Rule("one of " + ", ".join(choices), choices.__contains__, choices, planned)
+    return Rule("one of " + ", ".join(choices), choices.__contains__, choices)
 
 
 def matching(allowed: str, pattern: str) -> Rule:
@@ -76,6 +74,4 @@ def probabilities(count: int | None = None) -> Rule:
 
 def nullable(rule: Rule) -> Rule:
     """The rule, or null."""
-    return Rule(
-        f"{rule.allowed}, or null", lambda value: value is None or rule.holds(value), rule.choices, rule.planned
-    )
+    return Rule(f"{rule.allowed}, or null", lambda value: value is None or rule.holds(value), rule.choices)

@@ -166,28 +166,54 @@ class EMASection:
 
 @dataclass
 class LossesSection:
-    """Weights of the loss terms; a term without weight is not computed, but for l1 and sam, which are logged."""
+    """Weights of the loss terms; one without weight is not computed, but for l1, sam and tv, which are logged."""
 
     l1_weight: float = 1.0
     """Mean absolute error, reflectance."""
+    charbonnier_weight: float = 0.0
+    """Mean of sqrt(error^2 + eps^2), reflectance: like l1, and smooth where the error is small."""
+    charbonnier_eps: float = 1e-3
+    """Reflectance below which an error is small."""
+    mse_weight: float = 0.0
+    """Mean squared error, reflectance squared."""
+    band_weights: dict[str, float] = field(default_factory=dict)
+    """How much a band counts in l1, charbonnier and mse, by name; one that is not named: 1. The mean is weighted, so
+    only their proportions matter. Validations weigh all bands of l1 alike."""
+    fft_weight: float = 0.0
+    """Focal frequency loss: squared differences of Fourier coefficients, weighted by their size; reflectance
+    squared."""
+    fft_alpha: float = 1.0
+    """How much more the coefficients that are far off count; 0: all alike, which is mse."""
+    gradient_weight: float = 0.0
+    """Mean absolute error of the steps from pixel to pixel, reflectance."""
     sam_weight: float = 0.0
     """Mean spectral angle, radians."""
+    indices_weight: float = 0.0
+    """Mean absolute error of the spectral indices that the bands allow: NDVI, NDWI, NDMI, NBR, NDRE."""
     tv_weight: float = 0.0
     """Total variation of SR, reflectance."""
+    tv_kind: str = "anisotropic"
+    """anisotropic (|dy| + |dx|) or isotropic (the length of the gradient)."""
+    consistency_weight: float = 0.0
+    """Mean absolute difference between SR, degraded with ``Degradation.sensor.mtf``, and LR; reflectance. It has little
+    to say where ``Generator.consistency`` makes them equal."""
     perceptual_weight: float = 0.0
-    """Distance of the features of a network that looks at RGB."""
+    """Distance of the features of a network."""
     perceptual_metric: str = "vgg"
-    """vgg: VGG19, at the layers below."""
+    """Of red, green and blue: vgg (VGG19, at the layers below), lpips (LPIPS of AlexNet), lpips_vgg (of VGG16) or dists
+    (DISTS). Of all bands: ssl4eo (a ResNet18 that learned from Sentinel-2) or ssl4eo_resnet50."""
     perceptual_layers: dict[str, float] = field(
         default_factory=lambda: {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1.0, "conv4_4": 1.0, "conv5_4": 1.0}
     )
     """VGG19's convolutions, before their ReLU, and the weight of each."""
     perceptual_weights: str = "imagenet"
-    """imagenet (from torchvision, downloaded once), a .pth file of torchvision's VGG19, or random (for tests)."""
+    """imagenet (the network's published ones, downloaded once: torchvision's, of ssl4eo TorchGeo's), a .pth file of the
+    same, or random (for tests)."""
     perceptual_white: float = 0.4
-    """Reflectance that the perceptual network sees as white."""
+    """Reflectance that a network which looks at red, green and blue sees as white."""
     l1_gt_usm: bool = False
-    """Compare with a sharpened HR image (unsharp mask), as Real-ESRGAN does; reflectance is then no longer kept."""
+    """Compare with a sharpened HR image (unsharp mask) in l1, charbonnier and mse, as Real-ESRGAN does in l1; then
+    reflectance is no longer kept."""
     percep_gt_usm: bool = False
     """The same for the perceptual loss."""
     gan_gt_usm: bool = False

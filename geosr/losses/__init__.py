@@ -7,7 +7,7 @@ from geosr.losses.frequency import focal_frequency
 from geosr.losses.indices import index_pairs, indices
 from geosr.losses.measurement import consistency
 from geosr.losses.penalties import gradient_penalty, r1_penalty
-from geosr.losses.perceptual import Perceptual
+from geosr.losses.perceptual import perceptual_loss
 from geosr.losses.pixel import charbonnier, l1, mse
 from geosr.losses.smoothness import tv
 from geosr.losses.spectral import sam
@@ -15,7 +15,6 @@ from geosr.losses.spectral import sam
 __all__ = [
     "ContentLoss",
     "Objective",
-    "Perceptual",
     "adversarial_objective",
     "charbonnier",
     "consistency",
@@ -26,6 +25,7 @@ __all__ = [
     "indices",
     "l1",
     "mse",
+    "perceptual_loss",
     "r1_penalty",
     "sam",
     "sharpened",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from geosr import losses, metrics
-from geosr.degrade import PSF, degrade
+from geosr.degrade import PSF
 
 BORDER = 8
 """HR pixels at the edge of a validation image that do not count: they are extrapolated rather than resolved."""
@@ -19,7 +19,7 @@ def figures(image: Mapping[str, Tensor], psf: PSF, content: losses.ContentLoss) 
     Args:
         image: ``lr``, ``sr``, ``bicubic`` and ``hr`` (1, band, y, x) reflectance and ``valid`` (1, y, x), of which some
             must be true inside the border.
-        psf: How SR is degraded to be compared with LR (``consistency``: mean absolute difference, reflectance).
+        psf: How SR is degraded to be compared with LR (``consistency``).
         content: The losses of the training, unweighted.
     """
     hr, valid = inside(image["hr"]), inside(image["valid"])
@@ -31,11 +31,12 @@ def figures(image: Mapping[str, Tensor], psf: PSF, content: losses.ContentLoss) 
         values["sam" + ending] = losses.sam(ours, hr, valid)
         values["psnr" + ending] = metrics.psnr(ours, hr, valid)
         values["ssim" + ending] = metrics.ssim(ours, hr, valid)
-        values["consistency" + ending] = (degrade(whole, psf) - image["lr"]).abs().mean()
+        values["consistency" + ending] = losses.consistency(whole, image["lr"], image["valid"], psf=psf)
     if values["ssim_bicubic"].isnan():  # no window of it is all valid
         del values["ssim"], values["ssim_bicubic"]
-    middle = [central(image[name], SEEN) for name in ("sr", "hr", "valid")]
-    values |= content.terms(*middle, skip=values)
+    side, scale = SEEN // psf.scale, psf.scale
+    sr, hr, valid = (central(image[name], side * scale, step=scale) for name in ("sr", "hr", "valid"))
+    values |= content.terms(sr, hr, valid, central(image["lr"], side), skip=values)
     values["psnr_gain"] = values["psnr"] - values["psnr_bicubic"]
     return values
 
@@ -45,9 +46,9 @@ def inside(image: Tensor) -> Tensor:
     return image[..., BORDER:-BORDER, BORDER:-BORDER]
 
 
-def central(image: Tensor, side: int) -> Tensor:
-    """The middle of an image (..., y, x), at most ``side`` pixels along each axis."""
+def central(image: Tensor, side: int, *, step: int = 1) -> Tensor:
+    """The middle of an image (..., y, x), at most ``side`` pixels along each axis, from a multiple of ``step`` on."""
     for axis in (-2, -1):
         spare = max(image.shape[axis] - side, 0)
-        image = image.narrow(axis, spare // 2, image.shape[axis] - spare)
+        image = image.narrow(axis, spare // (2 * step) * step, image.shape[axis] - spare)
     return image

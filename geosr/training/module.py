@@ -69,12 +69,12 @@ class SuperResolution(L.LightningModule):
         """Where a batch that breaks the training is saved."""
         self.networks, self.model = networks, networks.model
         training = config.Training
-        self.content = ContentLoss(training.Losses, config.Data.bands)
+        self.psf = PSF(config.Generator.scaling_factor, nominal_mtf(config.Degradation.sensor.mtf, config.Data.bands))
+        self.content = ContentLoss(training.Losses, config.Data.bands, self.psf)
         self.adversary = None
         if networks.discriminator is not None:
             normalisation = {name: self.model.spec.arguments[name] for name in ("mean", "std")}
             self.adversary = Adversary(networks.discriminator, training, **normalisation)
-        self.psf = PSF(config.Generator.scaling_factor, nominal_mtf(config.Degradation.sensor.mtf, config.Data.bands))
         for network in self._networks():
             if training.channels_last:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -173,7 +173,7 @@ class SuperResolution(L.LightningModule):
         for part in parts:
             with self._autocast():
                 sr = self.model(part["lr"])
-                content, terms = self.content(sr, part["hr"], part["valid"], only=only)
+                content, terms = self.content(sr, part["hr"], part["valid"], part["lr"], only=only)
                 fooled = None
                 if self.adversary is not None and not pretraining:
                     scale = float(self.scalers[0].get_scale())
@@ -284,7 +284,7 @@ class SuperResolution(L.LightningModule):
         hr, valid = part["hr"], part["valid"]
         known = [name.removeprefix("train_metrics/") for name in values]
         with self._autocast():
-            terms = self.content.terms(sr, hr, valid, skip=known)
+            terms = self.content.terms(sr, hr, valid, part["lr"], skip=known)
         quality = {f"train_metrics/{name}": value for name, value in terms.items()}
         if valid.any():
             quality |= {
