@@ -53,6 +53,11 @@ def _of_the_losses(config: Config) -> list[str]:
         for name in training.pretrain_losses
         if not weights[name]
     ]
+    if losses.feature_matching_weight and not losses.adv_loss_beta:
+        wrong.append(
+            f"Training.Losses.feature_matching_weight is {losses.feature_matching_weight}, and without adv_loss_beta "
+            "there is no discriminator whose features could be matched; give adv_loss_beta a value above 0"
+        )
     if losses.relativistic_average_d and losses.adv_loss_type == "wasserstein":
         wrong.append(
             "Training.Losses.relativistic_average_d compares probabilities, and wasserstein has none; set it to false, "
@@ -117,7 +122,7 @@ def _of_the_networks(config: Config) -> list[str]:
     if critic.n_blocks is not None and critic.model_type in ("esrgan", "unet_sn"):
         wrong.append(
             f"Discriminator.n_blocks is {critic.n_blocks}, and {critic.model_type} has a fixed number of layers; leave "
-            "it null, or take srgan or patchgan"
+            "it null, or take srgan, patchgan or multiscale"
         )
     return wrong
 

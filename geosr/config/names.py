@@ -4,8 +4,8 @@ GENERATORS = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "st
 """Architectures that can be trained; keys of ``geosr.models.registry.ARCHITECTURES``."""
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect")
 """Ways from features to SR in swinir; keys of ``geosr.models.swinir.UPSAMPLERS``."""
-DISCRIMINATORS = ("srgan", "patchgan", "esrgan", "unet_sn")
-"""Networks that they can be trained against."""
+DISCRIMINATORS = ("srgan", "patchgan", "esrgan", "unet_sn", "multiscale")
+"""Networks that they can be trained against; keys of ``geosr.models.discriminators.NETWORKS``."""
 NORMS = ("none", "batch", "instance")
 """Normalisations of a discriminator."""
 OBJECTIVES = ("bce", "hinge", "lsgan", "wasserstein")

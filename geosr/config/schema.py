@@ -137,17 +137,24 @@ class DiscriminatorSection:
     """The network that tells SR from HR; only in training."""
 
     model_type: str = "patchgan"
-    """srgan (one score an image), patchgan (one a patch), esrgan (one an image, VGG-like), unet_sn (one a pixel)."""
+    """srgan (one score an image), patchgan (one a patch), esrgan (one an image, VGG-like), unet_sn (one a pixel) or
+    multiscale (a patchgan on the image, one on the image halved, and so on)."""
     n_blocks: int | None = None
-    """Convolution blocks of srgan (null: 8) and stride-2 layers of patchgan (null: 3)."""
+    """Convolution blocks of srgan (null: 8) and stride-2 layers of patchgan and multiscale (null: 3)."""
+    n_scales: int = 3
+    """How many scales multiscale looks at; each doubles the patch that it needs."""
     base_channels: int = 64
     """Channels of the first layer."""
     linear_size: int = 1024
     """Hidden units of the head of srgan and esrgan."""
-    norm: str = "instance"
-    """Normalisation between the convolutions: none, batch or instance. unet_sn has none."""
-    use_spectral_norm: bool = False
-    """Divide each weight by its largest singular value; unet_sn always does."""
+    norm: str | None = None
+    """Normalisation between the convolutions: none, batch or instance. null is what each network is published with:
+    batch of srgan and esrgan, instance of patchgan and multiscale, none of unet_sn."""
+    use_spectral_norm: bool | None = None
+    """Divide each weight by its largest singular value; null: unet_sn does (all but its first and last), no other."""
+    conditional: bool = False
+    """Show it the bicubic-upsampled LR beside SR and HR, so that it judges whether they belong together, not only
+    whether they look real."""
 
 
 @dataclass
@@ -226,6 +233,9 @@ class LossesSection:
     """Weight of the adversarial loss after its ramp."""
     adv_loss_schedule: str = "cosine"
     """How the weight rises: linear or cosine."""
+    feature_matching_weight: float = 0.0
+    """Mean absolute difference between the discriminator's features of SR and of HR (pix2pixHD, where it has 10 times
+    the weight of the adversarial loss); it rises as that does."""
     r1_gamma: float = 0.0
     """Weight of the discriminator's gradient penalty on HR (R1); 0 switches it off."""
     r1_every: int = 1

@@ -3,6 +3,7 @@
 from geosr.losses.adversarial import Objective, adversarial_objective
 from geosr.losses.content import ContentLoss, sharpened
 from geosr.losses.edges import gradient
+from geosr.losses.feature_matching import feature_matching
 from geosr.losses.frequency import focal_frequency
 from geosr.losses.indices import index_pairs, indices
 from geosr.losses.measurement import consistency
@@ -18,6 +19,7 @@ __all__ = [
     "adversarial_objective",
     "charbonnier",
     "consistency",
+    "feature_matching",
     "focal_frequency",
     "gradient",
     "gradient_penalty",

@@ -1,4 +1,4 @@
-"""What generator and discriminator want of the discriminator's scores (logits, of any shape)."""
+"""What generator and discriminator want of the discriminator's scores (logits, of any shape) at one scale."""
 
 from dataclasses import dataclass
 
@@ -97,8 +97,8 @@ class Objective:
         return loss / 2 if self.kind == "lsgan" else loss
 
     @torch.no_grad()
-    def probabilities(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean probabilities of being real, D(y) and D(G(x)).
+    def probabilities(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Mean probabilities of being real (2,), D(y) and D(G(x)).
 
         Of bce it is the sigmoid of the score (relativistic: of its difference from the others' mean), which the
         discriminator learns. Hinge and wasserstein learn no probability; the sigmoid of what `accuracy` compares with 0
@@ -106,9 +106,9 @@ class Objective:
         relativistic, it is treated as hinge's.
         """
         if self.kind == "lsgan" and not self.relativistic:
-            return real.float().clamp(0, 1).mean(), fake.float().clamp(0, 1).mean()
+            return torch.stack([real.float().clamp(0, 1).mean(), fake.float().clamp(0, 1).mean()])
         real, fake = self._judged(real, fake)
-        return real.sigmoid().mean(), fake.sigmoid().mean()
+        return torch.stack([real.sigmoid().mean(), fake.sigmoid().mean()])
 
     @torch.no_grad()
     def accuracy(self, real: Tensor, fake: Tensor) -> Tensor:

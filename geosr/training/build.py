@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geosr.config.schema import Config
 from geosr.data.datamodule import GeoSRDataModule
 from geosr.errors import ConfigError, ModelError
 from geosr.models import Model, ModelSpec, load_model
-from geosr.models.discriminators import build_discriminator
+from geosr.models.discriminators import Discriminator, build_discriminator
 from geosr.models.registry import generator_arguments
 from geosr.training.folder import find_checkpoint
 
@@ -24,7 +24,7 @@ class Networks:
     """What is trained."""
 
     model: Model
-    discriminator: nn.Module | None
+    discriminator: Discriminator | None
 
     def describe(self) -> str:
         """A line for each network: what it is, and how many parameters it has."""
@@ -48,7 +48,7 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
         return Networks(model, None)
     discriminator = build_discriminator(config.Discriminator, bands=len(config.Data.bands))
     with torch.no_grad():  # patches that are too small for its strides are found now, not when its phase begins
-        discriminator.eval()(torch.zeros(1, len(config.Data.bands), data.size, data.size))
+        discriminator.eval()(torch.zeros(1, discriminator.bands, data.size, data.size))
     discriminator.train()
     if start and start.discriminator:
         try:

@@ -92,6 +92,8 @@ class Health(Callback):
         }
         if schedule.adversarial:
             weights["adv_loss_beta"] = losses.adv_loss_beta * values.get("generator/adversarial_loss", 0.0)
+            matched = values.get("generator/feature_matching_loss", 0.0)
+            weights["feature_matching_weight"] = losses.feature_matching_weight * matched
         shares = {key: abs(value) for key, value in weights.items() if getattr(losses, key) > 0}
         weight = values.get("training/adv_loss_weight", 0.0)
         full = not schedule.adversarial or math.isclose(weight, schedule.beta, rel_tol=1e-6)  # it was logged as float32

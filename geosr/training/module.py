@@ -20,7 +20,7 @@ from geosr.degrade.resample import bicubic
 from geosr.losses import ContentLoss
 from geosr.models import Model
 from geosr.models.blocks import Trunk
-from geosr.training.adversary import Adversary
+from geosr.training.adversary import Adversary, Scores
 from geosr.training.build import FACTS, Networks
 from geosr.training.ema import EMA
 from geosr.training.figures import central, figures, inside
@@ -37,7 +37,7 @@ class Made(NamedTuple):
     """An image that the generator made, and the discriminator's scores of it where they are known."""
 
     sr: Tensor
-    scores: Tensor | None = None
+    scores: Scores | None = None
 
 
 class SuperResolution(L.LightningModule):
@@ -74,7 +74,8 @@ class SuperResolution(L.LightningModule):
         self.adversary = None
         if networks.discriminator is not None:
             normalisation = {name: self.model.spec.arguments[name] for name in ("mean", "std")}
-            self.adversary = Adversary(networks.discriminator, training, **normalisation)
+            conditional = config.Discriminator.conditional
+            self.adversary = Adversary(networks.discriminator, training, **normalisation, conditional=conditional)
         for network in self._networks():
             if training.channels_last:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -93,7 +94,6 @@ class SuperResolution(L.LightningModule):
             Plateau(config.Schedulers, rate, which)
             for _, rate, which in zip(self._networks(), rates, NETWORKS, strict=False)
         ]
-        self.side = config.Data.patch_size * self.psf.scale
         self.step = 0
         self.accuracy = 0.0
         """Share of the scores that the discriminator was right about, where a limit watches it."""
@@ -176,17 +176,17 @@ class SuperResolution(L.LightningModule):
                 content, terms = self.content(sr, part["hr"], part["valid"], part["lr"], only=only)
                 fooled = None
                 if self.adversary is not None and not pretraining:
-                    scale = float(self.scalers[0].get_scale())
-                    fooled = self.adversary.fooled(sr, part["hr"], part["valid"], scale=scale)
-            adversarial = torch.zeros_like(content) if fooled is None else fooled.loss
+                    fooled = self.adversary.fooled(sr, part, scale=float(self.scalers[0].get_scale()))
             values = {f"train_metrics/{name}": value for name, value in terms.items()}
             values |= {
                 "generator/content_loss": content.detach(),
-                "generator/adversarial_loss": adversarial,
-                "generator/total_loss": content.detach() + weight * adversarial,
+                "generator/adversarial_loss": torch.zeros_like(content),
+                "generator/total_loss": content.detach() + (weight * fooled.loss if fooled else 0.0),
             }
+            if fooled:
+                values |= {f"generator/{name}": value for name, value in fooled.terms.items()}
             require_finite(values, part, step=self.step, folder=self.folder)
-            # The sum has the adversarial loss's gradient, which is known already.
+            # The sum has the gradient of the discriminator's part, which is known already.
             total = content if fooled is None else content + weight * (fooled.pull * sr).sum()
             self.manual_backward(self.scalers[0].scale(total / len(parts)))
             # Scores keep the discriminator's memory until its own update: not of several batches at once.
@@ -203,12 +203,11 @@ class SuperResolution(L.LightningModule):
         waits = limit is not None and self.accuracy > limit
         several = []
         for part, (sr, scores) in zip(parts, made, strict=True):
-            hr, valid = part["hr"], part["valid"]
             with self._autocast(), torch.set_grad_enabled(not waits):
-                total, values = adversary.loss(sr, hr, valid, fake=scores)
+                total, values = adversary.loss(sr, part, fake=scores)
                 if not waits:
-                    values["r1_penalty"] = adversary.r1(hr, valid, number=number)
-                    total = total + values["r1_penalty"] + adversary.gradient_penalty(sr, hr, valid)
+                    values["r1_penalty"] = adversary.r1(part, number=number)
+                    total = total + values["r1_penalty"] + adversary.gradient_penalty(sr, part)
             require_finite({"discriminator's loss": total}, part, step=self.step, folder=self.folder)
             if not waits:
                 self.manual_backward(self.scalers[1].scale(total / len(parts)))
@@ -265,8 +264,10 @@ class SuperResolution(L.LightningModule):
                 for name, value in values.items():
                     self.log(f"{group}/{name}", value, batch_size=1, prog_bar=name == "psnr_gain")
         if self.adversary is not None and not self.schedule.is_pretraining(self.step):
+            patch, scale = self.config.Data.patch_size, self.psf.scale
+            seen = {name: central(batch[name], patch * scale, step=scale) for name in ("sr", "hr", "valid")}
             with self._autocast():
-                loss, _ = self.adversary.loss(*(central(batch[name], self.side) for name in ("sr", "hr", "valid")))
+                loss, _ = self.adversary.loss(seen["sr"], {**seen, "lr": central(batch["lr"], patch)})
             self.log("validation/DISC_adversarial_loss", loss, batch_size=len(sr))
         self.log("updates", float(self.step), logger=False, batch_size=1)
         return batch

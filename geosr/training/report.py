@@ -53,6 +53,7 @@ CHARTS = (
         "Adversarial losses",
         {
             "generator/adversarial_loss": "generator",
+            "generator/feature_matching_loss": "feature matching",
             "discriminator/adversarial_loss": "discriminator",
             "validation/DISC_adversarial_loss": "discriminator, validation",
             "discriminator/r1_penalty": "R1 penalty",

@@ -2,10 +2,11 @@
 
 from torch import Tensor, nn
 
-from geosr.models.discriminators.layers import SLOPE, convolution, dense, require_size
+from geosr.models.discriminators.discriminator import Discriminator, Look
+from geosr.models.discriminators.layers import SLOPE, activations, convolution, dense
 
 
-class ESRGAN(nn.Module):
+class ESRGAN(Discriminator):
     """One logit for each image: five times a 3 x 3 and a 4 x 4 convolution of stride 2, the mean, two dense layers.
 
     Args:
@@ -20,7 +21,7 @@ class ESRGAN(nn.Module):
         fixed, and with channels that double to the end.
     """
 
-    least = 32
+    name = "esrgan"
 
     def __init__(
         self,
@@ -31,12 +32,12 @@ class ESRGAN(nn.Module):
         norm: str = "batch",
         spectral: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(bands=bands, least=32)
         widths = [bands, *(base_channels * 2**stage for stage in range(5))]
         stack: list[nn.Module] = []
         for stage, width in enumerate(widths[1:]):
             first = norm if stage else "none"
-            stack += convolution(widths[stage], width, 3, padding=1, norm=first, spectral=spectral)
+            stack += convolution(widths[stage], width, 3, norm=first, spectral=spectral)
             stack += convolution(width, width, 4, stride=2, padding=2, norm=norm, spectral=spectral)
         self.body = nn.Sequential(*stack)
         self.head = nn.Sequential(
@@ -47,7 +48,7 @@ class ESRGAN(nn.Module):
             dense(linear_size, 1, spectral=spectral),
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (batch, 1) of normalised images (batch, band, y, x)."""
-        require_size(image, self.least, "esrgan")
-        return self.head(self.body(image))
+    def look(self, image: Tensor) -> Look:
+        """One logit (batch, 1), and the features of each convolution."""
+        seen, features = activations(self.body, image)
+        return Look((self.head(seen),), features)

@@ -1,22 +1,28 @@
-"""What discriminators are made of: convolutions with a choice of normalisation, and what a score needs of an image."""
+"""What discriminators are made of: convolutions with a choice of normalisation, and what they make of an image."""
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
-
-from geosr.errors import ModelError
 
 SLOPE = 0.2
 """Of every leaky ReLU."""
 
 
 def convolution(
-    width_in: int, width_out: int, kernel: int, *, stride: int = 1, padding: int, norm: str, spectral: bool
+    width_in: int,
+    width_out: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    padding: int = 1,
+    bias: bool = True,
+    norm: str,
+    spectral: bool,
 ) -> list[nn.Module]:
     """A convolution, its normalisation and a leaky ReLU.
 
     A bias is left out where a normalisation would take it away again.
     """
-    layer: nn.Module = nn.Conv2d(width_in, width_out, kernel, stride, padding, bias=norm == "none")
+    layer = nn.Conv2d(width_in, width_out, kernel, stride, padding, bias=bias and norm == "none")
     start(layer)
     return [limited(layer, spectral=spectral), *_norm(norm, width_out), nn.LeakyReLU(SLOPE, inplace=True)]
 
@@ -36,7 +42,7 @@ def start(layer: nn.Module) -> None:
         nn.init.zeros_(layer.bias)
 
 
-def limited(layer: nn.Module, *, spectral: bool = True) -> nn.Module:
+def limited(layer: nn.Module, *, spectral: bool) -> nn.Module:
     """The layer, if ``spectral`` with weights divided by their largest singular value.
 
     References:
@@ -45,18 +51,14 @@ def limited(layer: nn.Module, *, spectral: bool = True) -> nn.Module:
     return spectral_norm(layer) if spectral else layer
 
 
-def require_size(image: Tensor, least: int, name: str) -> None:
-    """Refuse images that the strides leave nothing of.
-
-    Raises:
-        ModelError: The image is too small.
-    """
-    height, width = image.shape[-2:]
-    if min(height, width) < least:
-        raise ModelError(
-            f"discriminator {name!r} was given {height} x {width} pixels and needs {least} x {least}; "
-            "enlarge Data.patch_size or lower Discriminator.n_blocks"
-        )
+def activations(layers: nn.Sequential, image: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What the layers make of an image, and what each of their leaky ReLUs does on the way."""
+    features = []
+    for layer in layers:
+        image = layer(image)
+        if isinstance(layer, nn.LeakyReLU):
+            features.append(image)
+    return image, tuple(features)
 
 
 def _norm(kind: str, channels: int) -> list[nn.Module]:

@@ -2,13 +2,14 @@
 
 from torch import Tensor, nn
 
-from geosr.models.discriminators.layers import SLOPE, convolution, dense, require_size
+from geosr.models.discriminators.discriminator import Discriminator, Look
+from geosr.models.discriminators.layers import SLOPE, activations, convolution, dense
 
 _POOLED = 6
 """Pixels along one side of what the dense layers see: what 96 x 96 pixels become in the paper."""
 
 
-class SRGAN(nn.Module):
+class SRGAN(Discriminator):
     """One logit for each image: 3 x 3 convolutions, every other one of stride 2, and two dense layers.
 
     Args:
@@ -24,6 +25,8 @@ class SRGAN(nn.Module):
         the size that its images have there, so that any size will do.
     """
 
+    name = "srgan"
+
     def __init__(
         self,
         *,
@@ -34,8 +37,7 @@ class SRGAN(nn.Module):
         norm: str = "batch",
         spectral: bool = False,
     ) -> None:
-        super().__init__()
-        self.least = 2 ** (blocks // 2 + 1)
+        super().__init__(bands=bands, least=2 ** (blocks // 2 + 1))
         widths = [bands, *(base_channels * 2 ** (block // 2) for block in range(blocks))]
         stack: list[nn.Module] = []
         for block in range(blocks):
@@ -44,7 +46,6 @@ class SRGAN(nn.Module):
                 widths[block + 1],
                 3,
                 stride=1 + block % 2,
-                padding=1,
                 norm=norm if block else "none",
                 spectral=spectral,
             )
@@ -57,7 +58,7 @@ class SRGAN(nn.Module):
             dense(linear_size, 1, spectral=spectral),
         )
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (batch, 1) of normalised images (batch, band, y, x)."""
-        require_size(image, self.least, "srgan")
-        return self.head(self.body(image))
+    def look(self, image: Tensor) -> Look:
+        """One logit (batch, 1), and the features of each convolution."""
+        seen, features = activations(self.body, image)
+        return Look((self.head(seen),), features)
