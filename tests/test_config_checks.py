@@ -7,7 +7,7 @@ import pytest
 from geosr.config import Config, check, load_config
 from geosr.config.checks import RULES
 from geosr.config.load import shipped_configs
-from geosr.config.names import GENERATORS, PERCEPTUAL_METRICS
+from geosr.config.names import DISCRIMINATORS, GENERATORS, NORMS, PERCEPTUAL_METRICS
 from geosr.config.schema import settings
 from geosr.errors import ConfigError
 
@@ -55,6 +55,7 @@ WRONG = {
     "Discriminator.n_blocks": [0],
     "Discriminator.base_channels": [0],
     "Discriminator.linear_size": [0],
+    "Discriminator.n_scales": [0, -1],
     "Discriminator.norm": ["layer", ""],
     "Training.max_steps": [0, -5],
     "Training.max_epochs": [0],
@@ -89,6 +90,7 @@ WRONG = {
     "Training.Losses.adv_loss_type": ["gan", ""],
     "Training.Losses.adv_loss_beta": [-1e-3],
     "Training.Losses.adv_loss_schedule": ["constant"],
+    "Training.Losses.feature_matching_weight": [-0.1, math.inf],
     "Training.Losses.r1_gamma": [-1.0],
     "Training.Losses.r1_every": [0],
     "Training.Losses.gp_weight": [-10.0],
@@ -137,7 +139,10 @@ ALLOWED = {
     "Generator.model_type": list(GENERATORS),
     "Generator.scaling_factor": [1, 3],
     "Generator.n_blocks": [0],
+    "Discriminator.model_type": list(DISCRIMINATORS),
     "Discriminator.n_blocks": [None, 3],
+    "Discriminator.norm": [None, *NORMS],
+    "Discriminator.use_spectral_norm": [None, False, True],
     "Training.max_epochs": [None, 3],
     "Training.max_time": [None, "00:02:00:00", "12:00:00:30"],
     "Training.limit_val_batches": [None, 1],

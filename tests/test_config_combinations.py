@@ -34,6 +34,10 @@ BLAME = [
         r"n_channels is 30, which 4 heads of attention \(Generator\.n_heads\) cannot share; take a multiple of 4",
     ),
     (["Discriminator.n_blocks=3", "Discriminator.model_type=unet_sn"], r"unet_sn has a fixed number of layers"),
+    (
+        ["Training.Losses.adv_loss_beta=0", "Training.Losses.feature_matching_weight=0.1"],
+        r"feature_matching_weight is 0\.1, and without adv_loss_beta there is no discriminator",
+    ),
     (["Schedulers.name=multistep"], r"no milestones"),
     (["Schedulers.metric=val_metrics/perceptual"], r"Schedulers\.metric is 'val_metrics/perceptual'"),
     (["Schedulers.metric_d=val_metrics/mse"], r"metric_d is 'val_metrics/mse'.*mse_weight one"),
@@ -54,6 +58,7 @@ FINE = [
     ["Generator.class_path=my.Network", "Generator.init_args={width: 3}"],
     ["Generator.model_type=swinir", "Generator.n_channels=60", "Generator.n_heads=6"],
     ["Discriminator.n_blocks=3", "Discriminator.model_type=srgan"],
+    ["Discriminator.n_blocks=3", "Discriminator.model_type=multiscale"],
     ["Schedulers.name=multistep", "Schedulers.milestones=[5,9]"],
 ]
 

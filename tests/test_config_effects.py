@@ -61,6 +61,7 @@ PAIRS = FOLDERS | {"Data.dataset_type": "pairs"}
 WORKERS = {"Data.num_workers": 1}
 GAN = {"Training.g_pretrain_steps": 0, "Training.Losses.adv_loss_beta": 0.1}
 SWINIR = {"Generator.model_type": "swinir"}
+SCALES = {"Discriminator.model_type": "multiscale", "Discriminator.n_scales": 2}
 SEEN = {
     "Training.Losses.perceptual_weight": 0.1,
     "Training.Losses.perceptual_layers": {"conv1_1": 1.0},
@@ -194,7 +195,9 @@ CASES = {
     "Discriminator.n_blocks": Case("networks", 2, GAN),
     "Discriminator.base_channels": Case("networks", 6, GAN),
     "Discriminator.linear_size": Case("networks", 6, GAN | {"Discriminator.model_type": "srgan"}),
+    "Discriminator.n_scales": Case("networks", 1, GAN | SCALES),
     "Discriminator.norm": Case("networks", "batch", GAN | {"Discriminator.n_blocks": 2}),
+    "Discriminator.conditional": Case("weights", True, GAN),
     "Discriminator.use_spectral_norm": Case("networks", True, GAN),
     "Training.max_steps": Case("schedule", 4),
     "Training.max_epochs": Case("schedule", 2, {"Training.max_steps": 1000}),
@@ -242,6 +245,7 @@ CASES = {
     "Training.Losses.relativistic_average_d": Case("weights", True, GAN),
     "Training.Losses.adv_loss_beta": Case("weights", 0.2, GAN),
     "Training.Losses.adv_loss_schedule": Case("schedule", "linear", GAN | {"Training.adv_loss_ramp_steps": 3}),
+    "Training.Losses.feature_matching_weight": Case("weights", 0.1, GAN),
     "Training.Losses.r1_gamma": Case("weights", 1.0, GAN),
     "Training.Losses.r1_every": Case("weights", 2, GAN | {"Training.Losses.r1_gamma": 1.0}),
     "Training.Losses.gp_weight": Case("weights", 1.0, GAN),

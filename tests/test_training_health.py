@@ -169,6 +169,7 @@ def test_single_high_content_losses_are_no_rise(told):
             {"training/adv_loss_weight": 1.0, "generator/adversarial_loss": -0.7},
             "adv_loss_beta",
         ),
+        ({"feature_matching_weight": 1.0}, {"generator/feature_matching_loss": 0.5}, "feature_matching_weight"),
         ({"sam_weight": 1.0, "adv_loss_beta": 0.0}, {"train_metrics/sam": 0.5}, "sam_weight"),
         ({"l1_weight": 100.0}, {}, "l1_weight"),
     ],

@@ -54,6 +54,33 @@ def test_the_total_is_content_and_weighted_adversarial_loss():
         assert values["generator/total_loss"] == pytest.approx(total, rel=1e-5)
 
 
+def test_features_are_matched_from_the_adversarial_phase_on_and_rise_with_its_weight():
+    weights = {"Training__Losses__adv_loss_beta": 0.01, "Training__Losses__feature_matching_weight": 0.1}
+    recorder = fit(module_of(config_of(6, pretraining=2, ramp=3, **weights)), IMAGES)
+    name = "generator/feature_matching_loss"
+    assert [name in values for values in recorder.logged] == [False] * 2 + [True] * 4
+    for values in recorder.logged[2:]:
+        loss = values["generator/adversarial_loss"] + 10 * values[name]
+        total = values["generator/content_loss"] + values["training/adv_loss_weight"] * loss
+        assert values["generator/total_loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_conditional_discriminator_trains_and_validates():
+    images = smooth_image(2, 2, 54, 54)  # larger than a patch by an odd number of LR pixels
+    module = module_of(config_of(3, pretraining=1, Discriminator__conditional=True))
+    shown = []
+    module.adversary.network.register_forward_pre_hook(lambda network, given: shown.append(given[0].detach()))
+    recorder = fit(module, images, validate=[batch_of(images)])
+    assert math.isfinite(recorder.validated[-1]["validation/DISC_adversarial_loss"])
+    assert {len(image[0]) for image in shown} == {4}
+    hr = shown[-2]  # of the last validation, and then SR
+    assert hr.shape[-2:] == (32, 32)
+    # LR lies where HR does: upsampled and moved by a pixel of its own, it fits worse.
+    image, lr = hr[:, :2], hr[:, 2:]
+    apart = [(image - lr.roll((y, x), (2, 3)))[..., 4:-4, 4:-4].abs().mean() for y in (-2, 0, 2) for x in (-2, 0, 2)]
+    assert min(range(9), key=apart.__getitem__) == 4
+
+
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 def test_the_logged_rate_follows_the_curve_and_then_the_plateau(shape):
     config = config_of(

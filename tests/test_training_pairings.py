@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from torch import nn
 
 from geosr.config.names import DISCRIMINATORS, GENERATORS, OBJECTIVES
 from geosr.config.schedule import Schedule
