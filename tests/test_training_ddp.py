@@ -15,6 +15,10 @@ SETTINGS = {
     "Training__Losses__sam_weight": 0.1,
     "Optimizers__gradient_clip_val": 0.5,
     "Training__Losses__r1_gamma": 0.1,
+    "Training__Losses__feature_matching_weight": 0.01,
+    "Discriminator__model_type": "multiscale",
+    "Discriminator__n_scales": 2,
+    "Discriminator__conditional": True,
 }
 STEPS = 4
 

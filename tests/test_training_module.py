@@ -159,21 +159,6 @@ def test_a_discriminator_that_is_too_good_waits():
     assert steps == expected < 12
 
 
-@pytest.mark.parametrize("kind", ["bce", "hinge", "lsgan", "wasserstein"])
-@pytest.mark.parametrize("relativistic", [False, True])
-def test_every_objective_trains_both_networks(kind, relativistic):
-    if kind == "wasserstein" and relativistic:
-        pytest.skip("wasserstein is never relativistic")
-    settings = {"Training__Losses__adv_loss_type": kind, "Training__Losses__relativistic_average_d": relativistic}
-    module = module_of(config_of(2, pretraining=0, Training__Losses__adv_loss_beta=1.0, **settings))
-    before = [parameter.clone() for parameter in module.parameters()]
-    fit(module, IMAGES)
-    still = [name for (name, new), old in zip(module.named_parameters(), before, strict=True) if torch.equal(new, old)]
-    # Where scores are only compared with each other, what is added to all of them is learned by rounding errors alone.
-    compared = kind == "wasserstein" or relativistic
-    assert set(still) <= ({"adversary.network.body.5.bias"} if compared else set())
-
-
 def test_r1_is_lazy_and_the_gradient_penalty_is_not():
     config = config_of(
         7, pretraining=1, Training__Losses__r1_gamma=2.0, Training__Losses__r1_every=3, Training__Losses__gp_weight=10.0
