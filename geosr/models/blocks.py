@@ -185,13 +185,20 @@ class LargeKernelBlock(Block):
 class DenseBlock(nn.Module):
     """Five convolutions, each of which sees the input and all earlier outputs; scaled and added to the input.
 
+    Args:
+        channels: Channels in and out.
+        kernel: Side of the kernels; odd.
+        growth: Channels that each of the first four convolutions adds.
+        res_scale: Factor on what is added to the input.
+        skip: Add to the input at all; otherwise the last convolution's output is the block's.
+
     References:
         X. Wang et al., "ESRGAN", ECCVW 2018, Sec. 3.1.
     """
 
-    def __init__(self, channels: int, *, kernel: int, growth: int, res_scale: float) -> None:
+    def __init__(self, channels: int, *, kernel: int, growth: int, res_scale: float, skip: bool = True) -> None:
         super().__init__()
-        self.res_scale = res_scale
+        self.res_scale, self.skip = res_scale, skip
         widths = [growth] * 4 + [channels]
         self.layers = nn.ModuleList(
             nn.Conv2d(channels + i * growth, width, kernel, padding=kernel // 2) for i, width in enumerate(widths)
@@ -202,22 +209,33 @@ class DenseBlock(nn.Module):
         seen = features
         for layer in self.layers[:-1]:
             seen = torch.cat([seen, F.leaky_relu_(layer(seen), 0.2)], dim=1)
-        return torch.add(features, self.layers[-1](seen), alpha=self.res_scale)
+        detail = self.layers[-1](seen)
+        return torch.add(features, detail, alpha=self.res_scale) if self.skip else detail
 
 
 class RRDB(Block):
     """Residual in residual dense block: three dense blocks, scaled and added to the input.
 
+    Args:
+        channels: Channels in and out.
+        kernel: Side of the kernels; odd.
+        growth: Channels that each convolution adds in a dense block.
+        res_scale: Factor on what is added to the input, of the block and of the dense blocks.
+        dense_skip: Add the dense blocks' outputs to their inputs, as published.
+
     References:
         X. Wang et al., "ESRGAN", ECCVW 2018, Fig. 4.
     """
 
-    def __init__(self, channels: int, *, kernel: int, growth: int, res_scale: float) -> None:
+    def __init__(self, channels: int, *, kernel: int, growth: int, res_scale: float, dense_skip: bool = True) -> None:
         super().__init__()
         self.reach: int = 3 * 5 * (kernel // 2)
         self.res_scale = res_scale
         self.body = nn.Sequential(
-            *(DenseBlock(channels, kernel=kernel, growth=growth, res_scale=res_scale) for _ in range(3))
+            *(
+                DenseBlock(channels, kernel=kernel, growth=growth, res_scale=res_scale, skip=dense_skip)
+                for _ in range(3)
+            )
         )
 
     def forward(self, features: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from geosr.models.custom import build_custom
 from geosr.models.esrgan import ESRGAN
 from geosr.models.interpolation import Interpolation
 from geosr.models.residual import BLOCKS, Residual
+from geosr.models.spandrel import Spandrel
 from geosr.models.spec import ModelSpec
 from geosr.models.stochastic import Stochastic
 from geosr.models.swinir import SwinIR
@@ -26,6 +27,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "stochastic": Stochastic,
     "swinir": SwinIR,
     "interpolation": Interpolation,
+    "spandrel": Spandrel,
 }
 
 _SIZE = {"channels": "n_channels", "blocks": "n_blocks"}

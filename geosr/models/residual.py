@@ -32,6 +32,7 @@ class BlockShape:
     res_scale: float
     growth: int
     reduction: int
+    dense_skip: bool
 
 
 BLOCKS: Mapping[str, Callable[[BlockShape], Block]] = {
@@ -40,7 +41,9 @@ BLOCKS: Mapping[str, Callable[[BlockShape], Block]] = {
     "rcab": lambda it: ChannelAttentionBlock(
         it.channels, kernel=it.kernel, res_scale=it.res_scale, reduction=it.reduction
     ),
-    "rrdb": lambda it: RRDB(it.channels, kernel=it.kernel, growth=it.growth, res_scale=it.res_scale),
+    "rrdb": lambda it: RRDB(
+        it.channels, kernel=it.kernel, growth=it.growth, res_scale=it.res_scale, dense_skip=it.dense_skip
+    ),
     "lka": lambda it: LargeKernelBlock(it.channels, kernel=it.kernel, res_scale=it.res_scale),
 }
 """Kinds of blocks, which are names of architectures too."""
@@ -60,14 +63,16 @@ class Residual(Generator):
         res_scale: Factor on the residual branch of a block; srresnet has none.
         growth_channels: Channels that each convolution adds in a dense block of rrdb.
         reduction: Channels over those in the bottleneck of rcab's attention.
+        dense_skip: Add the outputs of rrdb's dense blocks to their inputs, as published; opensr-srgan does not.
+        tanh: End with a hyperbolic tangent, as opensr-srgan's SRResNet does: for weights that were trained with it.
         use_icnr: Start the convolutions before a pixel shuffle as a nearest-neighbour enlargement.
         global_skip: Add the output to the bicubic-upsampled input.
         mean: Per-band reflectance subtracted from the input of the network.
         std: Per-band reflectance that the input of the network is divided by, and its output multiplied by.
 
     References:
-        C. Ledig et al., "Photo-realistic single image super-resolution using a GAN", CVPR 2017, Fig. 4, without a
-        tanh at the end; the blocks name theirs.
+        C. Ledig et al., "Photo-realistic single image super-resolution using a GAN", CVPR 2017, Fig. 4; the blocks
+        name theirs.
     """
 
     def __init__(
@@ -83,6 +88,8 @@ class Residual(Generator):
         res_scale: float = 0.2,
         growth_channels: int = 32,
         reduction: int = 16,
+        dense_skip: bool = True,
+        tanh: bool = False,
         use_icnr: bool = True,
         global_skip: bool = True,
         mean: Sequence[float] | None = None,
@@ -98,11 +105,11 @@ class Residual(Generator):
                 "or the output would be displaced"
             )
         large, small = large_kernel_size // 2, small_kernel_size // 2
-        shape = BlockShape(channels, small_kernel_size, res_scale, growth_channels, reduction)
+        shape = BlockShape(channels, small_kernel_size, res_scale, growth_channels, reduction, dense_skip)
         stack = [make_block(shape) for _ in range(blocks)]
         norms = [nn.BatchNorm2d(channels)] if block == "srresnet" else []
         fuse = nn.Conv2d(channels, channels, small_kernel_size, padding=small, bias=not norms)
-        self.factors = prime_factors(scale)
+        self.factors, self.tanh = prime_factors(scale), tanh
         finer = [nn.Conv2d(channels, channels * factor**2, small_kernel_size, padding=small) for factor in self.factors]
         self.head = nn.Sequential(nn.Conv2d(bands, channels, large_kernel_size, padding=large), nn.PReLU())
         self.body = Trunk(*stack)
@@ -126,7 +133,8 @@ class Residual(Generator):
         for stage, factor in zip(self.upsample, self.factors, strict=True):
             # A PReLU of one slope gives the same before the shuffle as behind it.
             features, finer = stage(F.pixel_shuffle(features, finer) if finer > 1 else features), factor
-        return shuffled_convolution(features, self.tail, finer)
+        sr = shuffled_convolution(features, self.tail, finer)
+        return torch.tanh(sr) if self.tanh else sr
 
 
 def _reach(blocks: Sequence[int | None], factors: Sequence[int], *, large: int, small: int) -> int | None:

@@ -1,0 +1,241 @@
+"""A model of geosr from a file of weights that another program wrote."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from geosr.errors import ConfigError, ModelError
+from geosr.models.foreign import basicsr, opensr
+from geosr.models.foreign.files import ForeignFile, read_foreign
+from geosr.models.foreign.layout import Recognised
+from geosr.models.model import Model
+from geosr.models.registry import build_network
+from geosr.models.spec import ModelSpec
+from geosr.sensors import RGB
+
+WHITE = 0.4
+"""Reflectance that a natural-image network sees as white unless told otherwise, as the perceptual losses do."""
+
+OPENSR_BANDS: Mapping[int, tuple[str, ...]] = {
+    3: RGB,
+    4: (*RGB, "B08"),
+    6: ("B05", "B06", "B07", "B8A", "B11", "B12"),
+}
+"""Sentinel-2 bands of opensr-srgan's models by their number, in the order of the names that it gives them."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model made from somebody else's weights."""
+
+    model: Model
+    what: str
+    """What the file was recognised as."""
+    averaged: bool
+    """Whether the averaged (EMA) weights were taken."""
+    notes: tuple[str, ...]
+    """What the file left open and how it was decided, one sentence each."""
+
+
+def import_model(
+    path: str | Path,
+    *,
+    config: Mapping[str, Any] | None = None,
+    bands: Sequence[str] | None = None,
+    name: str | None = None,
+    white: float | None = None,
+    licence: str | None = None,
+) -> Imported:
+    """The model whose weights an opensr-srgan, Real-ESRGAN or BasicSR file holds, or one that spandrel knows.
+
+    Its output is the other program's: there is no skip around the network and no consistency layer.
+
+    Args:
+        path: ``.ckpt``, ``.pth``, ``.pt`` or ``.safetensors``.
+        config: opensr-srgan's configuration of the run, where the file does not keep it.
+        bands: Names of the bands in the network's order; None takes red, green, blue, or what opensr-srgan has.
+        name: The model's name; None takes the file's.
+        white: Reflectance that the network sees as 1; None takes 0.4 for natural-image networks, and for
+            opensr-srgan's what the configuration says.
+        licence: Of the weights; None is unknown.
+
+    Raises:
+        ModelError: The file is refused, unknown or not whole; or units or bands are open.
+    """
+    if white is not None and not white > 0:
+        raise ModelError(f"white is a reflectance of {white:g}; it must be above 0, such as {WHITE:g}")
+    file = read_foreign(path)
+    theirs = opensr.recognise(file.state)
+    config = file.config if config is None else config
+    if theirs is not None:
+        found, mean, std, notes = _opensr(theirs, config, white=white, bands=bands)
+        natural = False
+    else:
+        found, notes = basicsr.recognise(file.state) or _spandrel(file), []
+        mean, std, natural = 0.0, WHITE if white is None else white, True
+        if white is None:
+            notes.append(f"a reflectance of {WHITE:g} is taken for white (--white); brighter pixels are not cut off")
+    names = _bands(found, bands, natural=natural)
+    spec = ModelSpec(
+        name=name or Path(path).stem,
+        architecture=found.architecture,
+        scale=found.scale,
+        bands=names,
+        arguments={**found.arguments, "mean": [mean] * len(names), "std": [std] * len(names)},
+        consistency_mtf=None,
+        tiling="approximate" if found.architecture == "spandrel" else "exact",
+        licence=licence or "unknown",
+        provenance={
+            "imported_from": Path(path).name,
+            "sha256": file.sha256,
+            "network": found.what,
+            "weights": "averaged (EMA)" if file.averaged else "as trained",
+        },
+    )
+    model = Model(spec, _network(spec, found, path)).eval()
+    if found.architecture == "spandrel":
+        _assert_comes_back(model, path)
+    return Imported(model, found.what, file.averaged, (*file.notes, *notes))
+
+
+def _opensr(
+    found: Recognised, config: Mapping[str, Any] | None, *, white: float | None, bands: Sequence[str] | None
+) -> tuple[Recognised, float, float, list[str]]:
+    """An opensr-srgan generator with what its configuration adds; mean and divisor of reflectance; what was decided."""
+    notes = []
+    if config is None:
+        if white is None:
+            raise ModelError(
+                f"{found.what} was recognised, and the file does not say how its input was normalised; give --config "
+                "with the YAML of the run, or --white: 1 where it saw reflectance (Data.normalization: normalise_10k)"
+            )
+        if found.architecture == "esrgan":
+            notes.append("res_scale is not in the weights: it is taken to be 0.2, as opensr-srgan does (--config)")
+        return found, 0.0, white, notes
+    found = replace(found, arguments=found.arguments | _agreed(found, config, bands or OPENSR_BANDS.get(found.bands)))
+    if white is not None:
+        return found, 0.0, white, notes
+    word, mean, std = opensr.normalisation(config)
+    notes.append(f"reflectance is normalised as {word} does, without cutting off what lies beyond its range")
+    return found, mean, std, notes
+
+
+_COMPARED = {
+    "model_type": "architecture",
+    "scaling_factor": "scale",
+    "n_channels": "channels",
+    "n_blocks": "blocks",
+    "large_kernel_size": "large_kernel_size",
+    "growth_channels": "growth_channels",
+}
+"""Of a configuration's Generator, what can be seen in the weights too."""
+
+
+def _agreed(found: Recognised, config: Mapping[str, Any], bands: Sequence[str] | None) -> dict[str, Any]:
+    """What the configuration alone says of the network: its ``res_scale``.
+
+    Raises:
+        ModelError: It is the configuration of another network.
+    """
+    from geosr.config.opensr import is_opensr, translate
+
+    if not is_opensr(config):
+        raise ModelError("this is no configuration of opensr-srgan: it says no Model.in_bands")
+    count = config["Model"]["in_bands"]
+    names = list(bands or [f"band_{number}" for number in range(1, found.bands + 1)])
+    if count != found.bands:
+        raise ModelError(
+            f"the configuration is another network's: Model.in_bands is {count}, the weights' {found.bands}"
+        )
+    try:
+        said, _ = translate(config, {"Data": {"bands": names}})
+    except ConfigError as error:
+        raise ModelError(f"the configuration is not one of opensr-srgan: {error}") from error
+    seen = {"architecture": found.architecture, "scale": found.scale, **found.arguments}
+    for key, fact in _COMPARED.items():
+        told = said["Generator"].get(key)
+        if told is not None and fact in seen and told != seen[fact]:
+            raise ModelError(
+                f"the configuration is another network's: Generator.{key} is {told}, the weights' {seen[fact]}"
+            )
+    return {"res_scale": said["Generator"]["res_scale"]} if "res_scale" in said["Generator"] else {}
+
+
+def _spandrel(file: ForeignFile) -> Recognised:
+    """The network as spandrel recognises it.
+
+    Raises:
+        ModelError: It does not, or its images have other than three bands.
+    """
+    from geosr.models.spandrel import describe
+
+    names = " ".join(list(file.state)[:3])
+    try:
+        about = describe(file.state)
+    except ModelError as error:
+        raise ModelError(
+            f"{file.path} holds no network of opensr-srgan, Real-ESRGAN or BasicSR (its tensors begin with {names}); "
+            f"{error}"
+        ) from error
+    what = f"{about.architecture.name} (spandrel)"
+    if (about.input_channels, about.output_channels) != (3, 3):
+        raise ModelError(
+            f"{file.path} is {what} from {about.input_channels} to {about.output_channels} channels; natural-image "
+            "networks are run where they take and return red, green and blue"
+        )
+    size = about.size_requirements
+    arguments = {"multiple_of": size.multiple_of, "smallest": max(size.minimum, 1), "square": size.square}
+    state = {f"inner.{key}": value for key, value in about.model.state_dict().items()}
+    return Recognised(what, "spandrel", about.scale, 3, arguments, state)
+
+
+def _bands(found: Recognised, given: Sequence[str] | None, *, natural: bool) -> tuple[str, ...]:
+    """Names of the bands.
+
+    Raises:
+        ModelError: There are others than the network takes, or its number of bands says nothing.
+    """
+    if given is not None:
+        if len(given) != found.bands or len(set(given)) != len(given):
+            raise ModelError(f"{found.what} has {found.bands} bands; --bands names {' '.join(given)}")
+        return tuple(given)
+    known = {3: RGB} if natural else OPENSR_BANDS
+    if found.bands not in known:
+        raise ModelError(
+            f"{found.what} has {found.bands} bands, and which they are the file does not say; name them in the "
+            "network's order with --bands, such as --bands B04,B03,B02,B08"
+        )
+    return tuple(known[found.bands])
+
+
+def _network(spec: ModelSpec, found: Recognised, path: str | Path) -> nn.Module:
+    """The network with its weights.
+
+    Raises:
+        ModelError: Tensors are missing, or have other shapes than the others imply.
+    """
+    network = build_network(spec)
+    try:
+        network.load_state_dict(found.state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} looks like {found.what} and does not fit it: {reason}") from error
+    return network
+
+
+@torch.inference_mode()
+def _assert_comes_back(model: Model, path: str | Path) -> None:
+    """Fail unless the network that spandrel makes of the weights as geosr keeps them is the network itself.
+
+    Raises:
+        ModelError: It is another.
+    """
+    again = build_network(model.spec)
+    again.load_state_dict(model.network.state_dict())
+    lr = torch.rand(1, len(model.spec.bands), 16, 16, generator=torch.Generator().manual_seed(0))
+    if not torch.allclose(model(lr), again.eval()(lr), atol=1e-5):
+        raise ModelError(f"{path} cannot be kept: spandrel makes another network of the weights that it loaded")

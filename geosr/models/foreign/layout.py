@@ -1,0 +1,85 @@
+"""Networks of other packages in geosr's terms."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from geosr.errors import ModelError
+
+State = Mapping[str, Tensor]
+"""Tensors by name."""
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+"""How the names begin there, as a regular expression, and how they begin here."""
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A network that was recognised from its tensors alone."""
+
+    what: str
+    """Whose network it is, for people."""
+    architecture: str
+    """Key of ``geosr.models.registry.ARCHITECTURES``."""
+    scale: int
+    bands: int
+    arguments: dict[str, Any]
+    """Those of the architecture that can be seen in the tensors, or are the same in all networks of the kind."""
+    state: dict[str, Tensor] = field(repr=False)
+    """The tensors by geosr's names."""
+
+
+def renamed(state: State, rules: Sequence[Rule], *, what: str) -> dict[str, Tensor]:
+    """The tensors by the names that ``rules`` give them.
+
+    Raises:
+        ModelError: A tensor is one that no rule knows.
+    """
+    names: dict[str, Tensor] = {}
+    unknown = []
+    for name, tensor in state.items():
+        for there, here in rules:
+            if re.match(there, name):
+                names[re.sub(there, here, name, count=1)] = tensor
+                break
+        else:
+            unknown.append(name)
+    if unknown:
+        raise ModelError(
+            f"this looks like {what}, but such a network has no {_few(unknown)}; what else it may be is unknown"
+        )
+    return names
+
+
+def count(state: Iterable[str], pattern: str) -> int:
+    """One more than the largest number in names that begin with ``pattern``, whose first group is the number."""
+    numbers = [int(match[1]) for name in state if (match := re.match(pattern, name))]
+    return max(numbers, default=-1) + 1
+
+
+def shape(state: State, name: str, *, what: str) -> tuple[int, ...]:
+    """Sides of a tensor that the network cannot be without.
+
+    Raises:
+        ModelError: It is missing.
+    """
+    if name not in state:
+        raise ModelError(f"this looks like {what}, but lacks {name}: the file holds a part of it, or another network")
+    return tuple(state[name].shape)
+
+
+def same_bands(into: int, out_of: int, *, what: str) -> int:
+    """The number of bands of a network that has as many in as out.
+
+    Raises:
+        ModelError: They differ.
+    """
+    if into != out_of:
+        raise ModelError(f"this is {what} from {into} to {out_of} channels; geosr's models return the bands they take")
+    return into
+
+
+def _few(names: Sequence[str]) -> str:
+    return " ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
