@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "PYTHON names the Python to use (3.11 to 3.13), VENV the virtual environment: make test PYTHON=python3.12"
 
 $(BIN)/python:
@@ -40,6 +40,18 @@ demo: $(VENV)/.installed-demo ## Super-resolve the demo scene into demo-output/
 test: $(VENV)/.installed-test ## Run the tests and the examples in docstrings
 	@$(BIN)/python -m pytest
 
+# Other packages' own requirements stay out of the environment that everything else is done in.
+INTEROP := .venv-interop
+
+$(INTEROP)/.installed: pyproject.toml
+	@$(MAKE) --no-print-directory $(INTEROP)/bin/python VENV=$(INTEROP)
+	$(INTEROP)/bin/python -m pip install --disable-pip-version-check -e '.[dev,natural]' opensr-srgan
+	@touch $@
+
+.PHONY: test-interop
+test-interop: $(INTEROP)/.installed ## Compare with opensr-srgan and spandrel: same weights, same output
+	@$(INTEROP)/bin/python -m pytest -m interop tests
+
 .PHONY: lint
 lint: $(VENV)/.installed-test ## Check style, formatting and types
 	@$(BIN)/ruff check .
@@ -57,5 +69,5 @@ bench: $(VENV)/.installed-test ## Measure everything; peers where GEOSR_PEER_PYT
 
 .PHONY: clean
 clean: ## Remove the environment, caches and outputs
-	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

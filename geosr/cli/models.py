@@ -2,14 +2,20 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geosr.cli.app import app
-from geosr.cli.options import Json
+from geosr.cli.options import Json, split_names
+from geosr.errors import OutputError
 
-models = typer.Typer(help="Models: which there are, and what they cost.")
+if TYPE_CHECKING:
+    from geosr.models.foreign import Imported
+    from geosr.models.weights import WeightsFile
+
+models = typer.Typer(help="Models: which there are, what they cost, and those of other programs.")
 app.add_typer(models, name="models")
 
 
@@ -69,3 +75,58 @@ def _architectures(*, as_json: bool) -> None:
         reach = "the image" if cost.reach is None else f"{cost.reach} pixels"
         table.add_row(cost.architecture, f"{cost.parameters:,}", f"{cost.gflop:.1f}", reach, cost.tiling)
     Console().print(table)
+
+
+@models.command("import")
+def import_weights(
+    file: Annotated[
+        Path,
+        typer.Argument(help="Weights of opensr-srgan (.ckpt), of Real-ESRGAN or BasicSR (.pth), or for spandrel."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Weights file to write; NAME.safetensors if left out.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML of the opensr-srgan run, where FILE lacks it.")] = None,
+    bands: Annotated[str | None, typer.Option(help="Names of the bands in the network's order: B04,B03,B02.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model; that of FILE if left out.")] = None,
+    white: Annotated[
+        float | None,
+        typer.Option(help="Reflectance that the network sees as 1; 0.4 for natural-image networks if left out."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights; unknown if left out.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a model of weights that another program trained."""
+    from geosr.models import save_model
+    from geosr.models.foreign import import_model
+
+    target = out or Path(f"{name or file.stem}.safetensors")
+    if target.suffix != ".safetensors":
+        raise OutputError(f"{target} would not be found as a model; give a name that ends in .safetensors")
+    if target.exists() and not overwrite:
+        raise OutputError(f"{target} exists; give --overwrite to replace it, or another --out")
+    if not target.parent.is_dir():
+        raise OutputError(f"folder {target.parent} does not exist; make it first")
+    imported = import_model(file, config=config, bands=split_names(bands), name=name, white=white, licence=licence)
+    _say_imported(imported, save_model(imported.model, target), as_json=as_json)
+
+
+def _say_imported(imported: "Imported", weights: "WeightsFile", *, as_json: bool) -> None:
+    """Tell what was recognised, how open questions were decided, and where the model is."""
+    spec = weights.spec
+    parameters = sum(parameter.numel() for parameter in imported.model.network.parameters())
+    if as_json:
+        facts = {"path": str(weights.path), "recognised": imported.what, "averaged": imported.averaged}
+        print(json.dumps(facts | {"parameters": parameters, "notes": imported.notes, "spec": spec.to_dict()}))
+        return
+    size = [f"{spec.arguments[key]} {key}" for key in ("channels", "blocks") if key in spec.arguments]
+    averaged = ", averaged (EMA) weights" if imported.averaged else ""
+    print(f"recognised: {imported.what}{averaged}")
+    print(f"network:    {', '.join([spec.architecture, f'x{spec.scale}', *size, f'{parameters:,} parameters'])}")
+    print(f"bands:      {' '.join(spec.bands)}; other bands of a scene are left out of its output")
+    print(f"tiling:     {spec.tiling}")
+    print(f"licence:    {spec.licence}")
+    for note in imported.notes:
+        print(f"note:       {note}")
+    print(f"{weights.path}: {weights.path.stat().st_size / 1e6:.1f} MB; geosr predict --model {weights.path}")

@@ -37,6 +37,10 @@ def predict(
         str | None,
         typer.Option("--model", "-m", help="Name of a shipped model or a .safetensors file; the best fit if left out."),
     ] = None,
+    blend: Annotated[
+        tuple[str, float] | None,
+        typer.Option(metavar="MODEL SHARE", help="Mix in another model of the same network; its share is 0 to 1."),
+    ] = None,
     bands: Bands = None,
     scale: Scale = None,
     offset: Offset = None,
@@ -76,7 +80,7 @@ def predict(
 
     with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
         done = run(
-            sources, out, model=model, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata,
+            sources, out, model=model, blend=blend, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata,
             sensor=sensor, baseline=baseline, aoi=aoi, samples=samples, seed=seed, dtype=dtype, device=device,
             precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
             overwrite=overwrite, restart=restart, preview=preview, progress=progress,

@@ -17,7 +17,7 @@ from geosr.inference.blend import ramp
 from geosr.inference.ensemble import band_names, mean_and_spread
 from geosr.inference.fill import fill_invalid
 from geosr.io.raster import Raster
-from geosr.models import Model, find_weights
+from geosr.models import Model, blend_models, find_weights
 from geosr.models import load_model as load_weights
 from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device
 from geosr.models.noise import TakesNoise
@@ -206,17 +206,32 @@ def fill_distance(halo: int) -> int:
     return halo + halo // 2 + 1  # the corner of the halo is sqrt(2) halo away
 
 
-def load_model(name: str | Path, *, device: str = "auto", precision: str = "auto") -> SuperResolver:
+def load_model(
+    name: str | Path,
+    *,
+    blend: tuple[str | Path, float] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> SuperResolver:
     """A shipped model by name, or the model of a ``.safetensors`` file, ready to use.
 
     >>> load_model("s2-rgbn-x4").spec.scale
     4
 
+    Args:
+        name: The model.
+        blend: Another model of the same network, and its share of the weights: see `geosr.models.blend_models`.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+
     Raises:
-        ModelError: There is no such model.
+        ModelError: There is no such model, or the other is another network.
     """
-    weights = find_weights(name)
-    return SuperResolver(load_weights(name), device=device, precision=precision, weights_hash=weights.sha256)
+    weights, model = find_weights(name), load_weights(name)
+    if blend is None:
+        return SuperResolver(model, device=device, precision=precision, weights_hash=weights.sha256)
+    other, share = blend
+    return SuperResolver(blend_models(model, load_weights(other), share), device=device, precision=precision)
 
 
 def _hash(model: Model) -> str:

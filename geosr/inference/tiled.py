@@ -74,6 +74,7 @@ def predict(
     out: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | SuperResolver | None = None,
+    blend: tuple[str | Path, float] | None = None,
     bands: Sequence[str] | None = None,
     scale: float | None = None,
     offset: float | None = None,
@@ -105,6 +106,7 @@ def predict(
         sources: One raster, or the single-band files of one scene, or a Zarr store; as :func:`open_scene` takes them.
         out: The GeoTIFF to write.
         model: Name of a shipped model, a ``.safetensors`` file, or a loaded model; None chooses the one that fits.
+        blend: Another model of the same network, and its share of the weights, from 0 to 1.
         bands: Names of the input's bands, in file order, where the file does not name them.
         scale: Reflectance per digital number, where the file does not say; likewise ``offset``, ``nodata``.
         offset: Reflectance at digital number 0.
@@ -132,6 +134,8 @@ def predict(
     started = perf_counter()
     if batch_size < 1 or tile < 1:
         raise UsageError(f"batch size {batch_size} and tile {tile} must be at least 1")
+    if blend is not None and isinstance(model, SuperResolver):
+        raise UsageError("a loaded model is not blended; geosr.load_model takes blend, or give both files here")
     target = Path(out)
     with ExitStack() as stack:
         scene = stack.enter_context(
@@ -149,7 +153,10 @@ def predict(
         else:
             weights = choose_model(scene, model)
             scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
-            resolver = load_model(weights.path, device=device, precision=precision)
+            resolver = load_model(weights.path, blend=blend, device=device, precision=precision)
+        left_out = [band for band in scene.bands if band not in resolver.spec.bands]
+        if left_out:
+            log.info("model %s has no %s: left out of the output", resolver.spec.name, " ".join(left_out))
         seeds = resolver.seeds(samples, seed)
         job = Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile, seeds=seeds)
         if job.tiling == "approximate":

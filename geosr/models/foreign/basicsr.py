@@ -4,7 +4,7 @@ import re
 from math import isqrt
 
 from geosr.errors import ModelError
-from geosr.models.foreign.layout import Recognised, Rule, State, count, renamed, same_bands, shape
+from geosr.models.foreign.layout import Recognised, Rule, State, count, renamed, same_bands, shape, unknown
 
 _DENSE = "body.{block}.body.{dense}.layers.{layer}."
 
@@ -26,7 +26,7 @@ _NEW: tuple[Rule, ...] = (
     (r"(?:conv_hr|HRconv)\.", "refine."),
     (r"conv_last\.", "tail."),
 )
-"""BasicSR and Real-ESRGAN; after the bars, ESRGAN, BSRGAN and RealSR."""
+"""BasicSR and Real-ESRGAN; after the bars, ESRGAN, BSRGAN and RealSR. The second rule is that of the dense blocks."""
 
 
 def recognise(state: State) -> Recognised | None:
@@ -35,12 +35,10 @@ def recognise(state: State) -> Recognised | None:
     Raises:
         ModelError: It is one of them, and not whole or not as published.
     """
-    if any("conv1x1" in name for name in state):  # ESRGAN+
-        return None
-    if "model.1.sub.0.RDB1.conv1.0.weight" in state:
-        return _rrdbnet(state, _old(state))
-    if "conv_first.weight" in state and any(re.match(r"(body|RRDB_trunk)\.0\.(rdb|RDB)1\.", name) for name in state):
-        return _rrdbnet(state, _NEW)
+    for rules in (_NEW, _old(state)):
+        # Networks with more than that are variants, which spandrel may know.
+        if any(re.match(rules[1][0], name) for name in state) and not unknown(state, rules):
+            return _rrdbnet(state, rules)
     if all(re.fullmatch(r"body\.\d+\.(weight|bias)", name) for name in state) and "body.0.weight" in state:
         return _compact(state)
     return None

@@ -64,6 +64,28 @@ def read_foreign(path: str | Path) -> ForeignFile:
     return ForeignFile(path, sha256, state, averaged, config, notes)
 
 
+def read_config(path: str | Path) -> dict[str, Any]:
+    """What a YAML file says.
+
+    Raises:
+        ModelError: It cannot be read, or has no sections.
+    """
+    try:
+        from omegaconf import DictConfig, OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
+    except ModuleNotFoundError as error:
+        raise ModelError(f"a configuration needs {error.name}: pip install 'geosr[train]'") from error
+    try:
+        loaded = OmegaConf.load(path)
+        content = OmegaConf.to_container(loaded, resolve=True)
+    except (YAMLError, OmegaConfBaseException, UnicodeError, OSError) as error:
+        raise ModelError(f"configuration {path} cannot be read: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ModelError(f"{path} is a list; a configuration has sections")
+    return dict(content)
+
+
 def _weights(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool, tuple[str, ...]]:
     """The network's tensors without prefixes, whether they are averages, and what there is to say about them."""
     wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)

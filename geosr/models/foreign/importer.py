@@ -10,7 +10,7 @@ from torch import nn
 
 from geosr.errors import ConfigError, ModelError
 from geosr.models.foreign import basicsr, opensr
-from geosr.models.foreign.files import ForeignFile, read_foreign
+from geosr.models.foreign.files import ForeignFile, read_config, read_foreign
 from geosr.models.foreign.layout import Recognised
 from geosr.models.model import Model
 from geosr.models.registry import build_network
@@ -44,7 +44,7 @@ class Imported:
 def import_model(
     path: str | Path,
     *,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | str | Path | None = None,
     bands: Sequence[str] | None = None,
     name: str | None = None,
     white: float | None = None,
@@ -56,7 +56,7 @@ def import_model(
 
     Args:
         path: ``.ckpt``, ``.pth``, ``.pt`` or ``.safetensors``.
-        config: opensr-srgan's configuration of the run, where the file does not keep it.
+        config: opensr-srgan's configuration of the run, or its YAML file, where the weights' file does not keep it.
         bands: Names of the bands in the network's order; None takes red, green, blue, or what opensr-srgan has.
         name: The model's name; None takes the file's.
         white: Reflectance that the network sees as 1; None takes 0.4 for natural-image networks, and for
@@ -70,22 +70,20 @@ def import_model(
         raise ModelError(f"white is a reflectance of {white:g}; it must be above 0, such as {WHITE:g}")
     file = read_foreign(path)
     theirs = opensr.recognise(file.state)
-    config = file.config if config is None else config
     if theirs is not None:
-        found, mean, std, notes = _opensr(theirs, config, white=white, bands=bands)
-        natural = False
+        said = _configuration(file, config)
+        decided = _opensr(theirs, said, white=white, bands=bands)
+    elif config is not None:
+        raise ModelError(f"{path} holds no generator of opensr-srgan, and other networks have no configuration")
     else:
-        found, notes = basicsr.recognise(file.state) or _spandrel(file), []
-        mean, std, natural = 0.0, WHITE if white is None else white, True
-        if white is None:
-            notes.append(f"a reflectance of {WHITE:g} is taken for white (--white); brighter pixels are not cut off")
-    names = _bands(found, bands, natural=natural)
+        decided = _natural(file, white)
+    found, names = decided.network, _bands(decided, bands)
     spec = ModelSpec(
         name=name or Path(path).stem,
         architecture=found.architecture,
         scale=found.scale,
         bands=names,
-        arguments={**found.arguments, "mean": [mean] * len(names), "std": [std] * len(names)},
+        arguments={**found.arguments, "mean": [decided.mean] * len(names), "std": [decided.std] * len(names)},
         consistency_mtf=None,
         tiling="approximate" if found.architecture == "spandrel" else "exact",
         licence=licence or "unknown",
@@ -99,29 +97,68 @@ def import_model(
     model = Model(spec, _network(spec, found, path)).eval()
     if found.architecture == "spandrel":
         _assert_comes_back(model, path)
-    return Imported(model, found.what, file.averaged, (*file.notes, *notes))
+    return Imported(model, found.what, file.averaged, (*file.notes, *decided.notes))
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """A network with what its tensors leave open."""
+
+    network: Recognised
+    mean: float
+    """Reflectance that the network sees as 0."""
+    std: float
+    """Reflectance that the network sees as 1 more than that."""
+    bands: Mapping[int, tuple[str, ...]]
+    """What its bands are, by their number, unless the user names them."""
+    notes: tuple[str, ...] = ()
+
+
+def _configuration(file: ForeignFile, given: Mapping[str, Any] | str | Path | None) -> Mapping[str, Any] | None:
+    """The configuration of opensr-srgan that is given, or else the one that the file keeps.
+
+    Raises:
+        ModelError: What is given is none.
+    """
+    from geosr.config.opensr import is_opensr
+
+    if given is None:
+        return file.config if file.config is not None and is_opensr(file.config) else None
+    config = given if isinstance(given, Mapping) else read_config(given)
+    if not is_opensr(config) or not isinstance(config.get("Model"), Mapping):
+        raise ModelError("this is no configuration of opensr-srgan: it says no Model.in_bands")
+    return config
 
 
 def _opensr(
     found: Recognised, config: Mapping[str, Any] | None, *, white: float | None, bands: Sequence[str] | None
-) -> tuple[Recognised, float, float, list[str]]:
-    """An opensr-srgan generator with what its configuration adds; mean and divisor of reflectance; what was decided."""
+) -> _Decided:
+    """An opensr-srgan generator with what its configuration adds."""
     notes = []
-    if config is None:
-        if white is None:
-            raise ModelError(
-                f"{found.what} was recognised, and the file does not say how its input was normalised; give --config "
-                "with the YAML of the run, or --white: 1 where it saw reflectance (Data.normalization: normalise_10k)"
-            )
-        if found.architecture == "esrgan":
-            notes.append("res_scale is not in the weights: it is taken to be 0.2, as opensr-srgan does (--config)")
-        return found, 0.0, white, notes
-    found = replace(found, arguments=found.arguments | _agreed(found, config, bands or OPENSR_BANDS.get(found.bands)))
+    if config is not None:
+        added = _agreed(found, config, bands or OPENSR_BANDS.get(found.bands))
+        found = replace(found, arguments=found.arguments | added)
+    elif found.architecture == "esrgan":
+        notes.append("res_scale is not in the weights: it is taken to be 0.2, as opensr-srgan does (--config)")
     if white is not None:
-        return found, 0.0, white, notes
+        return _Decided(found, 0.0, white, OPENSR_BANDS, tuple(notes))
+    if config is None:
+        raise ModelError(
+            f"{found.what} was recognised, and the file does not say how its input was normalised; give --config "
+            "with the YAML of the run, or --white: 1 where it saw reflectance (Data.normalization: normalise_10k)"
+        )
     word, mean, std = opensr.normalisation(config)
     notes.append(f"reflectance is normalised as {word} does, without cutting off what lies beyond its range")
-    return found, mean, std, notes
+    return _Decided(found, mean, std, OPENSR_BANDS, tuple(notes))
+
+
+def _natural(file: ForeignFile, white: float | None) -> _Decided:
+    """A natural-image network, for which reflectance becomes brightness."""
+    found = basicsr.recognise(file.state) or _spandrel(file)
+    if white is not None:
+        return _Decided(found, 0.0, white, {3: RGB})
+    note = f"a reflectance of {WHITE:g} is taken for white (--white); what is brighter is not cut off"
+    return _Decided(found, 0.0, WHITE, {3: RGB}, (note,))
 
 
 _COMPARED = {
@@ -141,11 +178,9 @@ def _agreed(found: Recognised, config: Mapping[str, Any], bands: Sequence[str] |
     Raises:
         ModelError: It is the configuration of another network.
     """
-    from geosr.config.opensr import is_opensr, translate
+    from geosr.config.opensr import translate
 
-    if not is_opensr(config):
-        raise ModelError("this is no configuration of opensr-srgan: it says no Model.in_bands")
-    count = config["Model"]["in_bands"]
+    count = config["Model"].get("in_bands")
     names = list(bands or [f"band_{number}" for number in range(1, found.bands + 1)])
     if count != found.bands:
         raise ModelError(
@@ -193,23 +228,23 @@ def _spandrel(file: ForeignFile) -> Recognised:
     return Recognised(what, "spandrel", about.scale, 3, arguments, state)
 
 
-def _bands(found: Recognised, given: Sequence[str] | None, *, natural: bool) -> tuple[str, ...]:
+def _bands(decided: _Decided, given: Sequence[str] | None) -> tuple[str, ...]:
     """Names of the bands.
 
     Raises:
         ModelError: There are others than the network takes, or its number of bands says nothing.
     """
-    if given is not None:
-        if len(given) != found.bands or len(set(given)) != len(given):
-            raise ModelError(f"{found.what} has {found.bands} bands; --bands names {' '.join(given)}")
-        return tuple(given)
-    known = {3: RGB} if natural else OPENSR_BANDS
-    if found.bands not in known:
+    found = decided.network
+    if given is None and found.bands in decided.bands:
+        return decided.bands[found.bands]
+    if given is None:
         raise ModelError(
             f"{found.what} has {found.bands} bands, and which they are the file does not say; name them in the "
             "network's order with --bands, such as --bands B04,B03,B02,B08"
         )
-    return tuple(known[found.bands])
+    if len(given) != found.bands or len(set(given)) != len(given):
+        raise ModelError(f"{found.what} has {found.bands} bands; --bands names {' '.join(given)}")
+    return tuple(given)
 
 
 def _network(spec: ModelSpec, found: Recognised, path: str | Path) -> nn.Module:

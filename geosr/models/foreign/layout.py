@@ -37,20 +37,19 @@ def renamed(state: State, rules: Sequence[Rule], *, what: str) -> dict[str, Tens
     Raises:
         ModelError: A tensor is one that no rule knows.
     """
-    names: dict[str, Tensor] = {}
-    unknown = []
-    for name, tensor in state.items():
-        for there, here in rules:
-            if re.match(there, name):
-                names[re.sub(there, here, name, count=1)] = tensor
-                break
-        else:
-            unknown.append(name)
-    if unknown:
-        raise ModelError(
-            f"this looks like {what}, but such a network has no {_few(unknown)}; what else it may be is unknown"
-        )
-    return names
+    strange = unknown(state, rules)
+    if strange:
+        few = " ".join(strange[:3]) + (f" and {len(strange) - 3} more" if len(strange) > 3 else "")
+        raise ModelError(f"this looks like {what}, but such a network has no {few}; it is a variant that geosr has not")
+    return {
+        next(re.sub(there, here, name, count=1) for there, here in rules if re.match(there, name)): tensor
+        for name, tensor in state.items()
+    }
+
+
+def unknown(state: Iterable[str], rules: Sequence[Rule]) -> list[str]:
+    """The names that no rule knows."""
+    return [name for name in state if not any(re.match(there, name) for there, _ in rules)]
 
 
 def count(state: Iterable[str], pattern: str) -> int:
@@ -79,7 +78,3 @@ def same_bands(into: int, out_of: int, *, what: str) -> int:
     if into != out_of:
         raise ModelError(f"this is {what} from {into} to {out_of} channels; geosr's models return the bands they take")
     return into
-
-
-def _few(names: Sequence[str]) -> str:
-    return " ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

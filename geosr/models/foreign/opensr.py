@@ -57,10 +57,23 @@ _BLOCKS: Mapping[str, tuple[Rule, ...]] = {
         (r"body\.(\d+)\.lka\.dw7d\.", r"body.\1.attention.1."),
         (r"body\.(\d+)\.lka\.pw\.", r"body.\1.attention.2."),
     ),
+    "stochastic": (
+        (r"body\.(\d+)\.conv1\.", r"body.\1.first."),
+        (r"body\.(\d+)\.act\.", r"body.\1.act."),
+        (r"body\.(\d+)\.conv2\.", r"body.\1.last."),
+        (r"body\.(\d+)\.noise_mlp\.0\.", r"body.\1.style."),
+        (r"body\.(\d+)\.noise_mlp\.2\.", r"body.\1.modulation."),
+    ),
     "res": ((r"body\.(\d+)\.body\.", r"body.\1.body."),),
 }
 """Of each block of the flexible generator, by the architecture here."""
-_HALLMARKS: Mapping[str, str] = {"rcab": "se", "rrdb": "db1", "lka": "lka", "res": "body"}
+_HALLMARKS: Mapping[str, str] = {
+    "rcab": "se",
+    "rrdb": "db1",
+    "lka": "lka",
+    "stochastic": "noise_mlp",
+    "res": "body",
+}
 """What only that block has a part of the name of."""
 _ESRGAN: tuple[Rule, ...] = (
     (r"conv_first\.", "head."),
@@ -117,6 +130,11 @@ def _flexible(state: State, kind: str) -> Recognised:
     elif kind == "rrdb":
         growth = shape(ours, "body.0.body.0.layers.0.weight", what=what)[0]
         arguments |= {"growth_channels": growth, "dense_skip": False}
+    elif kind == "stochastic":
+        # A dense layer on a vector of noise is a 1 x 1 convolution of an image of one pixel.
+        ours = {name: tensor[..., None, None] if tensor.ndim == 2 else tensor for name, tensor in ours.items()}
+        noise = shape(ours, "body.0.style.weight", what=what)[1]
+        arguments |= {"noise_channels": noise, "noise_field": False}
     return _stack(ours, kind, what=what, arguments=arguments)
 
 
@@ -124,8 +142,7 @@ def _stack(ours: State, architecture: str, *, what: str, arguments: Mapping[str,
     """A network of `geosr.models.residual`."""
     channels, bands, _, large = shape(ours, "head.0.weight", what=what)
     same_bands(bands, shape(ours, "tail.weight", what=what)[0], what=what)
-    small = [name for name, tensor in ours.items() if tensor.ndim == 4 and name.split(".")[0] in _SMALL]
-    small = [name for name in small if ".attention." not in name]
+    small = [name for name, tensor in ours.items() if tensor.ndim == 4 and _ONE_SIZE.match(name)]
     side = max((ours[name].shape[-1] for name in small), default=1)
     sizes = {
         "channels": channels,
@@ -138,8 +155,8 @@ def _stack(ours: State, architecture: str, *, what: str, arguments: Mapping[str,
     return Recognised(what, architecture, _scale(ours), bands, {**sizes, **arguments}, {**ours, **grown})
 
 
-_SMALL = ("body", "fuse", "upsample")
-"""Parts whose kernels have one size here; there, some have 3 whatever the others have."""
+_ONE_SIZE = re.compile(r"(fuse|upsample|body\.\d+\.(body|first|last))\.")
+"""Convolutions whose kernels have one size here; there, some have 3 whatever the others have."""
 
 
 def _grown(kernel: Tensor, side: int) -> Tensor:
