@@ -23,12 +23,15 @@ GENERATORS = {
 }
 
 
-def configuration(generator="res", *, bands=4, scale=4, average=True, normalization="normalise_10k", **changes):
+STOCHASTIC = {"model_type": "stochastic_gan", "noise_dim": 24, "res_scale": 0.4, "block_type": None}
+
+
+def configuration(generator, *, bands=4, scale=4, average=True, normalization="normalise_10k", **changes):
     size = {"n_channels": 32, "n_blocks": 3, "large_kernel_size": 9, "small_kernel_size": 3, "scaling_factor": scale}
     return {
         "Model": {"in_bands": bands},
         "Data": {"normalization": normalization},
-        "Generator": size | GENERATORS[generator] | changes,
+        "Generator": size | GENERATORS.get(generator, {}) | changes,
         "Training": {"EMA": {"enabled": average, "decay": 0.9}, "Losses": {}},
     }
 
@@ -131,6 +134,20 @@ def test_kernels_widths_and_bands_are_seen_in_the_weights(generator, tmp_path):
     assert not imported.averaged
     lr = torch.rand(1, 6, 12, 9)
     assert_same(ours(imported, lr, tmp_path), theirs(model, lr))
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_the_noise_of_a_stochastic_generator_does_what_it_does_there(scale, tmp_path):
+    config = configuration("stochastic", scale=scale, **STOCHASTIC)
+    model = peer(config)
+    imported = import_model(saved(model, tmp_path), config=config)
+    loaded = load_model(save_model(imported.model, tmp_path / "model.safetensors").path)
+    lr, noise = torch.rand(2, 4, 13, 17), torch.randn(2, 24)
+    expected = theirs(model, lr, noise)
+    with torch.inference_mode():
+        sr = loaded(lr, noise[..., None, None])
+        assert (sr - loaded(lr, -noise[..., None, None])).abs().max() > 1e-2  # noise matters
+    assert_same(sr, expected)
 
 
 def test_a_scale_of_1_has_no_enlargement(tmp_path):

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from geosr.errors import ModelError
 from geosr.models import ModelSpec
 from geosr.models.compact import Compact
 from geosr.testing import assert_model_contract
@@ -11,6 +12,24 @@ RGBN = ("B02", "B03", "B04", "B08")
 
 def random_image(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_on_the_nearest_base_it_keeps_the_contract_too():
+    arguments = {"channels": 4, "blocks": 1, "base": "nearest", "std": [0.4] * 4}
+    assert_model_contract(ModelSpec("test", "compact", 2, RGBN, arguments, consistency_mtf=None))
+
+
+def test_without_a_residual_the_nearest_base_is_left():
+    network = Compact(bands=2, scale=3, channels=4, blocks=1, base="nearest", mean=[0.1, 0.2], std=[0.3, 0.4])
+    torch.nn.init.zeros_(network.body[-1].weight)
+    lr = random_image(1, 2, 4, 5)
+    expected = lr.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    torch.testing.assert_close(network(lr), expected, atol=1e-6, rtol=0)
+
+
+def test_an_unknown_base_is_refused():
+    with pytest.raises(ModelError, match=r"'cubic' is unknown \(bicubic nearest\); did you mean 'bicubic'"):
+        Compact(bands=1, scale=2, base="cubic")
 
 
 @pytest.mark.parametrize(

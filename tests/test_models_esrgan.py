@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from geosr.errors import ModelError
 from geosr.models import ModelSpec, measure_halo
 from geosr.models.esrgan import ESRGAN
 from geosr.testing import assert_model_contract
@@ -13,6 +14,7 @@ from geosr.testing import assert_model_contract
         (("B02", "B03", "B04", "B08"), 4, {}, 0.3),
         (("B04",), 3, {"global_skip": False}, None),
         (("B04", "B03"), 1, {"blocks": 0}, None),
+        (("B04",), 4, {"upsampling": "shuffle", "dense_skip": False}, None),
     ],
 )
 def test_it_keeps_the_contract_of_a_model(bands, scale, arguments, mtf):
@@ -25,6 +27,53 @@ def test_it_keeps_the_contract_of_a_model(bands, scale, arguments, mtf):
 def test_reach_is_what_is_measured(scale):
     network = ESRGAN(bands=1, scale=scale, channels=2, blocks=1, growth_channels=2)
     assert measure_halo(network, ModelSpec("m", "esrgan", scale, ("B02",))) == network.reach
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 6])
+def test_reach_with_pixel_shuffles_is_what_is_measured(scale):
+    network = ESRGAN(bands=1, scale=scale, channels=2, blocks=1, growth_channels=2, upsampling="shuffle")
+    assert measure_halo(network, ModelSpec("m", "esrgan", scale, ("B02",))) == network.reach
+
+
+@pytest.mark.parametrize(("scale", "unshuffle"), [(2, 2), (1, 4), (3, 2)])
+def test_reach_holds_wherever_in_its_square_a_pixel_lies(scale, unshuffle):
+    network = ESRGAN(bands=1, scale=scale, channels=2, blocks=0, growth_channels=2, unshuffle=unshuffle).double()
+    middle = 20 * unshuffle
+    seen = []
+    for place in range(middle, middle + unshuffle):
+        lr = torch.rand(1, 1, 2 * middle, 2 * middle, dtype=torch.float64, requires_grad=True)
+        part = slice(place * scale, (place + 1) * scale)
+        (gradient,) = torch.autograd.grad(network(lr)[..., part, part].sum(), lr)
+        seen.append(int((gradient[0, 0].abs().amax(0).nonzero() - place).abs().max()))
+    assert max(seen) == network.reach
+
+
+@pytest.mark.parametrize(
+    ("scale", "unshuffle", "size"), [(2, 2, (7, 5)), (1, 4, (1, 1)), (1, 4, (6, 9)), (2, 2, (4, 8))]
+)
+def test_any_size_becomes_whole_squares(scale, unshuffle, size):
+    torch.manual_seed(0)
+    network = ESRGAN(bands=2, scale=scale, channels=4, blocks=1, growth_channels=2, unshuffle=unshuffle)
+    assert network.multiple_of == unshuffle
+    lr = torch.rand(1, 2, *size)
+    assert network(lr).shape == (1, 2, size[0] * scale, size[1] * scale)
+
+
+def test_unshuffled_it_is_the_network_for_a_larger_scale_on_more_bands():
+    torch.manual_seed(0)
+    sizes = {"channels": 4, "blocks": 1, "growth_channels": 2, "global_skip": False}
+    network = ESRGAN(bands=2, scale=2, unshuffle=2, **sizes)
+    inner = ESRGAN(bands=8, scale=4, **sizes)
+    inner.tail = torch.nn.Conv2d(4, 2, 3, padding=1)
+    inner.load_state_dict(network.state_dict())
+    lr = torch.rand(1, 2, 6, 8)
+    squares = torch.stack([lr[:, :, row::2, column::2] for row in range(2) for column in range(2)], 2).flatten(1, 2)
+    assert torch.equal(network(lr), inner.resolve(squares))
+
+
+def test_an_unknown_upsampling_is_refused():
+    with pytest.raises(ModelError, match=r"'shufle' is unknown \(nearest shuffle\); did you mean 'shuffle'"):
+        ESRGAN(bands=1, scale=2, upsampling="shufle")
 
 
 def test_it_has_the_published_number_of_parameters():

@@ -186,6 +186,27 @@ def test_a_large_kernel_behind_a_shuffle_is_computed_on_the_coarse_grid(monkeypa
     assert sizes == [(3 * 4, 2 * 4, 5, 5)]
 
 
+def test_a_hyperbolic_tangent_at_the_end_is_asked_for():
+    lr = torch.rand(1, 2, 6, 5)
+    outputs = []
+    for tanh in (False, True):
+        torch.manual_seed(0)
+        network = Residual(bands=2, scale=2, block="srresnet", channels=4, blocks=1, global_skip=False, tanh=tanh)
+        outputs.append(network.eval()(lr))
+    torch.testing.assert_close(outputs[1], outputs[0].tanh())
+
+
+def test_dense_blocks_do_without_their_skip_where_asked():
+    torch.manual_seed(0)
+    network = Residual(bands=1, scale=2, block="rrdb", channels=4, blocks=1, growth_channels=2, dense_skip=False)
+    (block,) = network.body
+    for dense in block.body:  # what they add is nothing
+        nn.init.zeros_(dense.layers[-1].weight)
+    features = torch.rand(1, 4, 6, 5)
+    assert torch.equal(block(features), features)
+    assert not block.body[0](features).any()
+
+
 def test_an_unknown_block_is_refused_with_the_nearest_one():
     with pytest.raises(ModelError, match=r"block 'rcba' is unknown .*did you mean 'rcab'\?"):
         Residual(bands=1, scale=2, block="rcba")

@@ -87,11 +87,14 @@ class ESRGAN(Generator):
         return nn.Sequential(nn.Conv2d(channels, channels * factor**2, 3, padding=1), nn.PReLU())
 
     def _reach(self, around: int) -> int:
-        """LR pixels to each side, wherever in its square an LR pixel lies; ``around``: those before the enlargement."""
-        lowest = -2  # the SR pixel furthest up that the first one depends on, before the last two convolutions
-        for factor in reversed(self.factors):
-            lowest = (lowest - 1) // factor if self.upsampling == "nearest" else lowest // factor - 1
-        return (around - lowest) * self.multiple_of + self.multiple_of - 1
+        """LR pixels to each side, from where in its square it is furthest; ``around``: those before the enlargement."""
+        reaches = []
+        for place in range(self.multiple_of):
+            highest = place * self.scale - 2  # the SR pixel furthest up that matters to the last two convolutions
+            for factor in reversed(self.factors):
+                highest = (highest - 1) // factor if self.upsampling == "nearest" else highest // factor - 1
+            reaches.append(place - (highest - around) * self.multiple_of)
+        return max(reaches)
 
     def resolve(self, features: Tensor) -> Tensor:
         """The network's output for normalised input."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -122,7 +123,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _unpickled(path: Path) -> Any:
     """What a pickle holds, as far as it is tensors, plain values and configurations of OmegaConf."""
     try:
-        with _configurations():
+        with _configurations(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickles that are refused next
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), error)
@@ -136,7 +138,8 @@ def _unpickled(path: Path) -> Any:
             f"  torch.save(kept or content, {str(path.with_suffix('.pt').name)!r})"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is no file of PyTorch, or a damaged one: {str(error).splitlines()[0]}") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{path} is no file of PyTorch, or a damaged one: {reason}") from error
 
 
 def _configurations() -> AbstractContextManager[Any]:

@@ -95,8 +95,6 @@ def import_model(
         },
     )
     model = Model(spec, _network(spec, found, path)).eval()
-    if found.architecture == "spandrel":
-        _assert_comes_back(model, path)
     return Imported(model, found.what, file.averaged, (*file.notes, *decided.notes))
 
 
@@ -225,7 +223,9 @@ def _spandrel(file: ForeignFile) -> Recognised:
     size = about.size_requirements
     arguments = {"multiple_of": size.multiple_of, "smallest": max(size.minimum, 1), "square": size.square}
     state = {f"inner.{key}": value for key, value in about.model.state_dict().items()}
-    return Recognised(what, "spandrel", about.scale, 3, arguments, state)
+    found = Recognised(what, "spandrel", about.scale, 3, arguments, state)
+    _assert_comes_back(found, file)
+    return found
 
 
 def _bands(decided: _Decided, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -263,14 +263,17 @@ def _network(spec: ModelSpec, found: Recognised, path: str | Path) -> nn.Module:
 
 
 @torch.inference_mode()
-def _assert_comes_back(model: Model, path: str | Path) -> None:
-    """Fail unless the network that spandrel makes of the weights as geosr keeps them is the network itself.
+def _assert_comes_back(found: Recognised, file: ForeignFile) -> None:
+    """Fail unless the network that spandrel makes of the tensors as geosr keeps them is the one of the file.
 
     Raises:
         ModelError: It is another.
     """
-    again = build_network(model.spec)
-    again.load_state_dict(model.network.state_dict())
-    lr = torch.rand(1, len(model.spec.bands), 16, 16, generator=torch.Generator().manual_seed(0))
-    if not torch.allclose(model(lr), again.eval()(lr), atol=1e-5):
-        raise ModelError(f"{path} cannot be kept: spandrel makes another network of the weights that it loaded")
+    from geosr.models.spandrel import Spandrel
+
+    first, kept = (Spandrel(bands=found.bands, scale=found.scale, **found.arguments).eval() for _ in range(2))
+    first.build(file.state)
+    kept.load_state_dict(found.state)
+    image = torch.rand(1, found.bands, 16, 16, generator=torch.Generator().manual_seed(0))
+    if not torch.allclose(first(image), kept(image), atol=1e-5):
+        raise ModelError(f"{file.path} cannot be kept: spandrel makes another network of the weights that it loaded")
