@@ -112,6 +112,14 @@ def test_a_loaded_network_takes_other_weights_of_its_kind():
         network.load_state_dict({})
 
 
+@pytest.mark.usefixtures("spandrel")
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_made_is_in_the_mode_of_what_it_is_made_for(training):
+    network = natural().train(training)
+    network.load_state_dict({"inner.gain": torch.ones(1)})
+    assert network.inner.training == training
+
+
 def test_without_weights_there_is_no_network():
     with pytest.raises(ModelError, match="exists once its weights are loaded"):
         natural()(torch.rand(1, 3, 4, 4))

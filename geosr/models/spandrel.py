@@ -69,7 +69,7 @@ class Spandrel(Generator):
         """Make the network whose weights these are, by spandrel's names; the result is its description."""
         descriptor = describe(state)
         # Not the description itself, which cuts its output off at 0 and 1: reflectance may be brighter than white.
-        self.inner, self._call = descriptor.model, descriptor._call_fn
+        self.inner, self._call = descriptor.model.train(self.training), descriptor._call_fn
         return descriptor
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
