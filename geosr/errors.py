@@ -7,7 +7,8 @@ exception is a defect of geosr and keeps its traceback.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class GeosrError(Exception):
@@ -52,6 +53,15 @@ class ConfigError(GeosrError):
 
 class TrainingError(GeosrError):
     """A training run cannot go on: a loss is not finite any more."""
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Imports that need an optional part of geosr; without it, an error that says how ``what`` gets it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise GeosrError(f"{what} needs {error.name}: pip install 'geosr[{name}]'") from error
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -9,9 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from affine import Affine
 from hypothesis import settings
 from rasterio.errors import NotGeoreferencedWarning
+
+from geosr.models import Model, ModelSpec, load_model, save_model
+from geosr.models.export import export_model
 
 settings.register_profile("geosr", deadline=None)  # how long an example takes says more about the machine
 settings.load_profile("geosr")
@@ -26,6 +30,23 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real imagery is absent: {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a small model of four bands, x2, with its consistency layer."""
+    torch.manual_seed(0)
+    arguments = {"channels": 8, "blocks": 1, "mean": [0.1, 0.2, 0.3, 0.4], "std": [0.5, 0.4, 0.3, 0.2]}
+    model = Model(ModelSpec("small", "compact", 2, ("B02", "B03", "B04", "B08"), arguments, gsd=10.0))
+    return save_model(model, tmp_path_factory.mktemp("small") / "small.safetensors").path
+
+
+@pytest.fixture(scope="session")
+def small_onnx(small_weights: Path) -> Path:
+    """The same model in an ONNX file; tests that need it are skipped where it cannot be made."""
+    for library in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(library, reason=f"{library} is absent: pip install 'geosr[onnx]'")
+    return export_model(load_model(small_weights), small_weights.with_suffix(".onnx"), kind="onnx").path
 
 
 @pytest.fixture

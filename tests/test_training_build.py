@@ -5,9 +5,10 @@ import torch
 
 from geosr.config import load_config
 from geosr.data.datamodule import GeoSRDataModule
-from geosr.errors import ConfigError, ModelError
+from geosr.errors import ModelError
+from geosr.models.checkpoint import FACTS, read_checkpoint
 from geosr.training import train
-from geosr.training.build import FACTS, build_networks, read_checkpoint, read_start
+from geosr.training.build import build_networks, read_start
 
 TINY = [
     "Generator.n_channels=8", "Generator.n_blocks=1", "Discriminator.base_channels=4", "Discriminator.n_blocks=1",
@@ -51,26 +52,25 @@ def test_a_checkpoint_of_a_gpu_is_read_and_continued_on_a_cpu(run, made_on_a_gpu
 
 
 def test_a_start_is_a_shipped_model_a_file_a_checkpoint_or_a_folder(run):
-    config = load_config("config_demo.yaml", TINY)
-    assert read_start("s2-rgbn-x2", config).discriminator is None
-    exported, kept = (read_start(str(run / name), config) for name in ("demo-x2.safetensors", "last.ckpt"))
+    assert read_start("s2-rgbn-x2").discriminator is None
+    exported, kept = (read_start(str(run / name)) for name in ("demo-x2.safetensors", "last.ckpt"))
     assert exported.discriminator is None
     assert kept.discriminator
     for name, value in exported.model.state_dict().items():
         assert torch.equal(value, kept.model.state_dict()[name]), name
-    assert read_start(str(run), config).discriminator.keys() == kept.discriminator.keys()
+    assert read_start(str(run)).discriminator.keys() == kept.discriminator.keys()
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
     (tmp_path / "x.ckpt").write_bytes(b"nothing")
     with pytest.raises(ModelError, match=r"x\.ckpt is no checkpoint of geosr"):
         read_checkpoint(tmp_path / "x.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ModelError, match="is no checkpoint of geosr"):
         read_checkpoint(tmp_path / "other.ckpt")
-    config = load_config("config_demo.yaml", TINY)
-    with pytest.raises(ConfigError, match=r"has no last\.ckpt"):
-        read_start(str(tmp_path), config)
+    with pytest.raises(ModelError, match=r"holds no \.safetensors file and no last\.ckpt"):
+        read_start(str(tmp_path / "empty"))
 
 
 def test_networks_are_told_with_their_size():

@@ -23,8 +23,9 @@ from geosr.demo import demo_scene
 from geosr.errors import ConfigError, ModelError
 from geosr.io.scene import open_scene
 from geosr.models import load_model
+from geosr.models.checkpoint import FACTS, read_checkpoint
 from geosr.training import measure_run, train
-from geosr.training.build import FACTS, build_networks, read_checkpoint
+from geosr.training.build import build_networks
 from geosr.training.loggers import read_metrics
 from geosr.training.module import SuperResolution
 from geosr.training.run import describe_quality, quality

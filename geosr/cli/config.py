@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from geosr.cli.app import app
-from geosr.cli.options import Json, extra
-from geosr.errors import ConfigError
+from geosr.cli.options import Json
+from geosr.errors import ConfigError, extra
 
 config = typer.Typer(no_args_is_help=True, help="Configurations of training runs: show, validate, compare.")
 app.add_typer(config, name="config")

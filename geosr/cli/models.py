@@ -3,19 +3,19 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geosr.cli.app import app
-from geosr.cli.options import Json, split_names
-from geosr.errors import OutputError
+from geosr.cli.options import MODEL, Json, split_names
+from geosr.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from geosr.models.foreign import Imported
     from geosr.models.weights import WeightsFile
 
-models = typer.Typer(help="Models: which there are, what they cost, and those of other programs.")
+models = typer.Typer(help="Models: which there are, what they cost, their files, and those of other programs.")
 app.add_typer(models, name="models")
 
 
@@ -130,3 +130,120 @@ def _say_imported(imported: "Imported", weights: "WeightsFile", *, as_json: bool
     for note in imported.notes:
         print(f"note:       {note}")
     print(f"{weights.path}: {weights.path.stat().st_size / 1e6:.1f} MB; geosr predict --model {weights.path}")
+
+
+@models.command()
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL}.", show_default=False)], as_json: Json = False
+) -> None:
+    """Show what a model says of itself: bands, scale, tiling, how it was trained, how good it was, and its hash."""
+    from geosr.models import find_weights
+
+    weights = find_weights(model)
+    facts = {"path": str(weights.path), "sha256": weights.sha256, "bytes": weights.path.stat().st_size}
+    facts |= weights.spec.to_dict()
+    if as_json:
+        print(json.dumps(facts))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("fact", "value", title=weights.spec.name, title_justify="left")
+    for name, value in facts.items():
+        table.add_row(name, _readable(value))
+    Console().print(table)
+
+
+def _readable(value: Any) -> str:
+    """A fact as a person reads it: one line for each entry of a mapping, and of what is nested deeper its JSON."""
+    if isinstance(value, dict):
+        return "\n".join(
+            f"{key}: {json.dumps(item) if isinstance(item, dict) else item}" for key, item in value.items()
+        )
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "-" if value is None else str(value)
+
+
+@models.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL}.", show_default=False)],
+    path: Annotated[
+        Path | None, typer.Argument(help="File to write; named after the model if left out.", show_default=False)
+    ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="ONNX (.onnx): the one for other programs, and for predict --model.")
+    ] = False,
+    torchscript: Annotated[
+        bool, typer.Option("--torchscript", help="TorchScript (.ts), which PyTorch gives up; only for LibTorch of old.")
+    ] = False,
+    pt2: Annotated[
+        bool, typer.Option("--pt2", help="Exported program (.pt2): PyTorch's own graph, for torch.export.load.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write the whole model as a graph for another runtime: geosr models export MODEL --onnx [PATH].
+
+    The graph takes float32 reflectance (batch, band, y, x) of any size. Its output is compared with the model's before
+    the file is there, and the model's facts are in its metadata.
+    """
+    wanted = [kind for kind, given in (("onnx", onnx), ("torchscript", torchscript), ("pt2", pt2)) if given]
+    if len(wanted) != 1:
+        raise UsageError(f"{len(wanted)} kinds of file are asked for; give one of --onnx, --torchscript and --pt2")
+    from geosr.models import load_model
+    from geosr.models.export import export_model
+
+    done = export_model(load_model(model), path, kind=wanted[0], overwrite=overwrite)
+    if as_json:
+        print(json.dumps(asdict(done), default=str))
+        return
+    print(
+        f"{done.path}: {done.bytes / 1e6:.1f} MB; its output differs from the model's by at most {done.difference:.1e} "
+        "reflectance"
+    )
+
+
+@models.command()
+def bench(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help=f"{MODEL}; or an architecture, with fresh weights.", show_default=False
+        ),
+    ],
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Precisions with commas between: auto, fp32, bf16, fp16. ONNX files run in fp32.")
+    ] = "auto,fp32",
+    side: Annotated[int, typer.Option("--size", min=8, help="Side of the image in input pixels.")] = 256,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each model; the median counts.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast models are on this machine, in turns, and ONNX files next to PyTorch."""
+    from geosr.inference.bench import bench as measure
+
+    measured = measure(names, device=device, precisions=split_names(precision) or [], side=side, rounds=rounds)
+    if as_json:
+        print(json.dumps(asdict(measured)))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"one image of {side} x {side} input pixels, median of {rounds}"
+    table = Table(
+        "model", "runtime", "precision", "input pixels/s", "peak memory", "kFLOP/pixel", "parameters", title=title
+    )
+    for timing in measured.timings:
+        table.add_row(
+            timing.name,
+            f"{timing.runtime}, {timing.device}",
+            timing.precision,
+            f"{timing.pixels_per_second:,.0f}",
+            "-" if timing.memory is None else f"{timing.memory / 1e6:,.0f} MB",
+            "-" if timing.flop_per_pixel is None else f"{timing.flop_per_pixel / 1e3:,.0f}",
+            "-" if timing.parameters is None else f"{timing.parameters:,}",
+        )
+    Console().print(table)
+    for comparison in measured.comparisons:
+        print(comparison)

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geosr.errors import GeosrError
-
 if TYPE_CHECKING:
     from rich.console import Console
 
 Progress = Callable[[int, int, int], None]
 """Called with pixels done now, done in all and to be done."""
+
+MODEL = (
+    "Name of a shipped model, .safetensors or .onnx file, folder of a run, or hf://owner/repo/file@revision#sha256=..."
+)
+"""What a model may be named by."""
 
 Sources = Annotated[
     list[str],
@@ -69,15 +72,6 @@ def progress_bar(what: str, *, quiet: bool) -> Iterator[Progress | None]:
             bar.update(task, advance=now, rate=f"{speed / 1e6:.2f} Mpx/s" if speed else "")
 
         yield advance
-
-
-@contextmanager
-def extra(name: str, what: str) -> Iterator[None]:
-    """Imports that need an optional part of geosr; without it, an error that says how ``what`` gets it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise GeosrError(f"{what} needs {error.name}: pip install 'geosr[{name}]'") from error
 
 
 def stderr_console() -> "Console":

@@ -11,6 +11,7 @@ import typer
 
 from geosr.cli.app import app
 from geosr.cli.options import (
+    MODEL,
     Bands,
     Baseline,
     Json,
@@ -35,7 +36,7 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="GeoTIFF to write (Cloud-Optimised).", show_default=False)],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Name of a shipped model or a .safetensors file; the best fit if left out."),
+        typer.Option("--model", "-m", help=f"{MODEL}; the shipped one that fits best if left out."),
     ] = None,
     blend: Annotated[
         tuple[str, float] | None,

@@ -18,11 +18,10 @@ from geosr.cli.options import (
     Quiet,
     Scale,
     Sensor,
-    extra,
     progress_bar,
     split_names,
 )
-from geosr.errors import OutputError, UsageError
+from geosr.errors import OutputError, UsageError, extra
 
 data = typer.Typer(no_args_is_help=True, help="The catalogue of training data and sources of scenes.")
 app.add_typer(data, name="data")

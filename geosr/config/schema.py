@@ -74,9 +74,9 @@ class ModelSection:
 
     name: str = "model"
     load_checkpoint: str | None = None
-    """Weights that training starts from: a .safetensors file or shipped name (of the generator), or a checkpoint
-    (.ckpt) or run folder, whose discriminator is taken over too where both have one. Optimisers and schedules start
-    anew."""
+    """Weights that training starts from: a shipped name, a .safetensors file or hf://owner/repo/file@revision#sha256=...
+    (of the generator), or a checkpoint (.ckpt) or run folder, whose discriminator is taken over too where both have
+    one. Optimisers and schedules start anew."""
     continue_training: str | None = None
     """Go on where an earlier run stopped, with everything it knew: its folder or checkpoint, or ``auto`` for the latest
     run of this name."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geosr.degrade.resample import gather
+from geosr.degrade.resample import exporting, gather
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,14 @@ def reflect(image: Tensor, pad: int) -> Tensor:
     [2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0]
     """
     height, width = image.shape[-2:]
-    if pad < min(height, width):
+    if not exporting() and pad < min(height, width):  # a graph takes images of any size
         return F.pad(image, (pad,) * 4, mode="reflect")
-    return image[..., mirrored(height, pad, image.device)[:, None], mirrored(width, pad, image.device)]
+    rows = image.index_select(-2, mirrored(height, pad, image.device))
+    return rows.index_select(-1, mirrored(width, pad, image.device))
 
 
 def mirrored(size: int, pad: int, device: torch.device) -> Tensor:
     """Where the positions ``-pad ... size + pad - 1`` of a line of ``size`` pixels between two mirrors are found."""
-    period = max(2 * size - 2, 1)  # a single pixel is its own mirror image
+    period = torch.full((1,), max(2 * size - 2, 1), device=device)  # a single pixel is its own mirror image
     position = torch.arange(-pad, size + pad, device=device).remainder(period)
     return torch.minimum(position, period - position)

@@ -21,6 +21,7 @@ from geosr.models import Model, blend_models, find_weights
 from geosr.models import load_model as load_weights
 from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device
 from geosr.models.noise import TakesNoise
+from geosr.models.onnx import OnnxNetwork, settle
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class SuperResolver:
         model: The model; it is moved to the device.
         device: ``auto`` (CUDA, else MPS, else CPU) or a torch device.
         precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 where the hardware multiplies it, else fp32. The
-            interpolation, the sum and the consistency layer are fp32 in any case.
+            interpolation, the sum and the consistency layer are fp32 in any case, and an ONNX file is altogether.
         weights_hash: SHA-256 of the weights file; None hashes the weights themselves.
 
     Raises:
@@ -49,6 +50,8 @@ class SuperResolver:
             raise UsageError(
                 f"precision {precision!r} is unknown (auto {' '.join(_DTYPES)})" + did_you_mean(precision, _DTYPES)
             )
+        if isinstance(model.network, OnnxNetwork):
+            device, precision = settle(device, precision)
         self.device = _usable(device)
         if precision == "auto":
             precision = "bf16" if native_bf16(self.device) else "fp32"
@@ -213,7 +216,9 @@ def load_model(
     device: str = "auto",
     precision: str = "auto",
 ) -> SuperResolver:
-    """A shipped model by name, or the model of a ``.safetensors`` file, ready to use.
+    """A model, ready to use: a shipped one by name, that of a file or of a run's folder, or one on the hub.
+
+    What a name may be, `geosr.models.find_weights` says.
 
     >>> load_model("s2-rgbn-x4").spec.scale
     4
@@ -227,7 +232,8 @@ def load_model(
     Raises:
         ModelError: There is no such model, or the other is another network.
     """
-    weights, model = find_weights(name), load_weights(name)
+    weights = find_weights(name)
+    model = load_weights(weights.path)
     if blend is None:
         return SuperResolver(model, device=device, precision=precision, weights_hash=weights.sha256)
     other, share = blend

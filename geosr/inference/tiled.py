@@ -105,7 +105,8 @@ def predict(
     Args:
         sources: One raster, or the single-band files of one scene, or a Zarr store; as :func:`open_scene` takes them.
         out: The GeoTIFF to write.
-        model: Name of a shipped model, a ``.safetensors`` file, or a loaded model; None chooses the one that fits.
+        model: A shipped model's name, a ``.safetensors`` or ``.onnx`` file, a run's folder, a file on the Hugging Face
+            hub (see `geosr.models.find_weights`), or a loaded model; None chooses the shipped one that fits.
         blend: Another model of the same network, and its share of the weights, from 0 to 1.
         bands: Names of the input's bands, in file order, where the file does not name them.
         scale: Reflectance per digital number, where the file does not say; likewise ``offset``, ``nodata``.

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geosr.degrade.psf import PSF, degrade
-from geosr.degrade.resample import gather, spread
+from geosr.degrade.resample import crop, gather, spread
 
 
 class Consistency(nn.Module):
@@ -41,12 +41,10 @@ class Consistency(nn.Module):
     def correction(self, residual: Tensor) -> Tensor:
         """``D' (D D')^-1`` of a residual on the LR grid, which beyond the edge is taken to stay as it is there."""
         radius, scale = self.psf.radius, self.psf.scale
-        height, width = residual.shape[-2] * scale, residual.shape[-1] * scale
         beyond = -(-radius // scale)  # LR pixels outside the scene whose correction still reaches into it
         padded = F.pad(residual, (beyond + len(self.inverse) // 2,) * 4, mode="replicate")
         fine = spread(gather(padded, self.inverse, 1), self.psf.kernel.tolist(), scale)
-        start = radius + beyond * scale
-        return fine[..., start : start + height, start : start + width]
+        return crop(fine, radius + beyond * scale, residual.shape[-2] * scale, residual.shape[-1] * scale)
 
 
 def autocorrelation(psf: PSF) -> np.ndarray:

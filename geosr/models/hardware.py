@@ -68,8 +68,44 @@ class FreedMemory:
 
     def release(self) -> None:
         """Call after every image."""
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError):
             resident = int(Path("/proc/self/statm").read_text().split()[1])
             self.first = self.first or resident
             if resident > 1.05 * self.first:
-                ctypes.CDLL("libc.so.6").malloc_trim(0)
+                hand_back_memory()
+
+
+def hand_back_memory() -> None:
+    """Give freed memory back to the system; elsewhere than on glibc this does nothing."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+class PeakMemory:
+    """Measures what the process takes at its peak inside a ``with`` block, on top of what it holds before.
+
+    References:
+        proc(5), clear_refs and VmHWM.
+    """
+
+    def __init__(self) -> None:
+        self.bytes: int | None = None
+        """The peak; None where the system does not tell it, as only Linux does."""
+        self._before: int | None = None
+
+    def __enter__(self) -> "PeakMemory":
+        hand_back_memory()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+            self._before = _status("VmRSS")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None:
+            self.bytes = max(_status("VmHWM") - self._before, 0)
+
+
+def _status(key: str) -> int:
+    """Bytes that the kernel reports of this process under ``key``."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

@@ -1,9 +1,15 @@
 """What a model says about itself; stored in the header of its weights file."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from geosr.errors import ModelError
+
+METADATA = "geosr"
+"""Key of the specification in the metadata of a file."""
 
 
 @dataclass(frozen=True)
@@ -61,3 +67,19 @@ class ModelSpec:
                 f"the weights say {', '.join(unknown)}, which this geosr does not know; a newer geosr wrote them"
             )
         return cls(**values)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The specification as the metadata of a file holds it, in JSON."""
+        return {METADATA: json.dumps(self.to_dict(), sort_keys=True)}
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> "ModelSpec":
+        """The specification in the metadata of ``path``, which has one.
+
+        Raises:
+            ModelError: It is damaged, or of a newer geosr.
+        """
+        try:
+            return cls.from_dict(json.loads(metadata[METADATA]))
+        except (ValueError, TypeError) as error:
+            raise ModelError(f"{path} has a damaged geosr specification in its header: {error}") from error

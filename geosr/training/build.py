@@ -1,22 +1,17 @@
 """The networks of a run: new ones, or those that an earlier run ended with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from geosr.config.schema import Config
 from geosr.data.datamodule import GeoSRDataModule
-from geosr.errors import ConfigError, ModelError
-from geosr.models import Model, ModelSpec, load_model
+from geosr.errors import ConfigError
+from geosr.models import Model, ModelSpec, find_weights, load_model
+from geosr.models.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint
 from geosr.models.discriminators import Discriminator, build_discriminator
 from geosr.models.registry import generator_arguments
-from geosr.training.folder import find_checkpoint
-
-FACTS = "geosr"
-"""Key of what a checkpoint holds besides Lightning's own."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
         ConfigError: The checkpoint does not fit the configuration.
         ModelError: The discriminator cannot look at patches of this size.
     """
-    start = None if config.Model.load_checkpoint is None else read_start(config.Model.load_checkpoint, config)
+    start = None if config.Model.load_checkpoint is None else read_start(config.Model.load_checkpoint)
     model = build_model(config, data, start.model if start else None)
     if not data.schedule.adversarial:
         return Networks(model, None)
@@ -85,43 +80,20 @@ def build_model(config: Config, data: GeoSRDataModule, start: Model | None = Non
     return model
 
 
-@dataclass(frozen=True)
-class Start:
-    """Weights that a run starts from."""
-
-    model: Model
-    discriminator: Mapping[str, Tensor] | None = None
-
-
-def read_start(where: str, config: Config) -> Start:
-    """The weights of a weights file, a shipped model, a run's folder or a checkpoint; those of the average, if any.
+def read_start(where: str) -> Checkpoint:
+    """The weights that ``Model.load_checkpoint`` names; of a run's folder those of its last checkpoint, if it has one.
 
     Raises:
-        ConfigError: A run's folder has no checkpoint.
+        ConfigError: The file holds a model that cannot be trained any more.
         ModelError: There is nothing of that name, or it is no checkpoint of geosr.
     """
-    if Path(where).suffix != ".ckpt" and not Path(where).is_dir():
-        return Start(load_model(where))
-    return read_checkpoint(find_checkpoint(where, config))
-
-
-def read_checkpoint(path: Path) -> Start:
-    """The networks of a training checkpoint, on the CPU wherever it was made.
-
-    Raises:
-        ModelError: It is no checkpoint of geosr.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        spec = ModelSpec.from_dict(checkpoint[FACTS]["spec"])
-    except Exception as error:  # torch.load raises whatever the bytes provoke
-        raise ModelError(f"{path} is no checkpoint of geosr: {error}") from error
-    state: dict[str, Tensor] = checkpoint["state_dict"]
-    averaged = int(state.get("ema.average.n_averaged", 0)) > 0
-    model = Model(spec)
-    model.load_state_dict(_part(state, "ema.average.module." if averaged else "model."))
-    return Start(model.eval(), _part(state, "adversary.network.") or None)
-
-
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    path = Path(where) / CHECKPOINT if Path(where).is_dir() else Path(where)
+    if path.suffix == ".ckpt" and path.is_file():
+        return read_checkpoint(path)
+    weights = find_weights(where)
+    if not weights.trainable:
+        raise ConfigError(
+            f"Model.load_checkpoint is {where}, whose weights are part of a graph and cannot be trained; "
+            "name the .safetensors file that it was exported from"
+        )
+    return Checkpoint(load_model(where))

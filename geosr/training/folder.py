@@ -9,11 +9,10 @@ import yaml
 
 from geosr.config.schema import Config
 from geosr.errors import ConfigError
+from geosr.models.checkpoint import CHECKPOINT
 
 CONFIG = "config.yaml"
 """The run's settings."""
-CHECKPOINT = "last.ckpt"
-"""The run as it was after its last validation."""
 
 
 def new_run(config: Config) -> Path:

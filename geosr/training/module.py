@@ -20,8 +20,9 @@ from geosr.degrade.resample import bicubic
 from geosr.losses import ContentLoss
 from geosr.models import Model
 from geosr.models.blocks import Trunk
+from geosr.models.checkpoint import FACTS
 from geosr.training.adversary import Adversary, Scores
-from geosr.training.build import FACTS, Networks
+from geosr.training.build import Networks
 from geosr.training.ema import EMA
 from geosr.training.figures import central, figures, inside
 from geosr.training.health import require_finite

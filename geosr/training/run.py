@@ -23,8 +23,9 @@ from geosr.config import Config, check, load_config
 from geosr.data.datamodule import GeoSRDataModule
 from geosr.errors import ConfigError
 from geosr.models import save_model
+from geosr.models.checkpoint import FACTS
 from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device
-from geosr.training.build import FACTS, build_networks
+from geosr.training.build import build_networks
 from geosr.training.debug import shrunk
 from geosr.training.folder import CONFIG, find_checkpoint, new_run
 from geosr.training.module import SuperResolution

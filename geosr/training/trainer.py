@@ -13,8 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar, Timer
 
-from geosr.training.build import FACTS
-from geosr.training.folder import CHECKPOINT
+from geosr.models.checkpoint import CHECKPOINT, FACTS
 from geosr.training.health import Health
 from geosr.training.loggers import make_loggers
 from geosr.training.optim import is_better_higher
