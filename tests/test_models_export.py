@@ -1,4 +1,6 @@
 import json
+import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from geosr.errors import GeosrError, ModelError, OutputError
-from geosr.models import Model, ModelSpec, export, load_model
+from geosr.models import Model, ModelSpec, load_model
 from geosr.models.export import KINDS, SIZES, export_model, largest_difference
 from geosr.models.registry import ARGUMENTS
 
@@ -67,7 +69,8 @@ def test_a_shipped_model_is_exported(tmp_path):
 def test_every_architecture_is_exported_to_torchscript(tmp_path, architecture):
     model = build(architecture)
     path = export_model(model, tmp_path / "tiny.ts", kind="torchscript").path
-    with pytest.warns(FutureWarning, match="deprecated") if hasattr(torch.jit, "_deprecated") else export._quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
         loaded = torch.jit.load(path)
     assert_same(loaded, model)
     with zipfile.ZipFile(path) as file:
@@ -75,9 +78,8 @@ def test_every_architecture_is_exported_to_torchscript(tmp_path, architecture):
         assert ModelSpec.from_dict(json.loads(file.read(name))) == model.spec
 
 
-@pytest.mark.parametrize("architecture", ["compact", "res"])
-def test_an_exported_program_computes_what_the_model_does_at_any_size(tmp_path, architecture):
-    model = build(architecture)
+def test_an_exported_program_computes_what_the_model_does_at_any_size(tmp_path):
+    model = build()
     path = export_model(model, tmp_path / "tiny.pt2", kind="pt2").path
     told = {"geosr": ""}
     assert_same(torch.export.load(path, extra_files=told).module(), model)
@@ -114,6 +116,11 @@ class _OneSize(nn.Module):
         return F.interpolate(lr, size=[2 * int(side) for side in lr.shape[-2:]]) + torch.zeros(lr.shape[-1] * 2)
 
 
+class _ValueMatters(nn.Module):
+    def forward(self, lr):
+        return F.interpolate(lr, scale_factor=2.0 if lr.sum() > 0 else 3.0)
+
+
 class _Blank(nn.Module):
     def forward(self, lr):
         return F.interpolate(lr, scale_factor=2.0) * float("nan")
@@ -135,7 +142,7 @@ def test_a_graph_that_computes_something_else_leaves_no_file(tmp_path, network, 
 
 def test_a_network_that_cannot_be_recorded_is_an_error(tmp_path):
     with pytest.raises(ModelError, match="model 'own' cannot be recorded as a graph"):
-        export_model(around(_SizeMatters()), tmp_path / "own.pt2", kind="pt2")
+        export_model(around(_ValueMatters()), tmp_path / "own.pt2", kind="pt2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -160,7 +167,7 @@ def test_a_graph_is_not_exported_again(small_onnx, tmp_path):
 
 
 def test_without_the_libraries_the_extra_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(GeosrError, match=r"exporting to ONNX needs onnxruntime: pip install 'geosr\[onnx\]'"):
         export_model(build("interpolation"), tmp_path / "x.onnx", kind="onnx")
     assert list(tmp_path.iterdir()) == []

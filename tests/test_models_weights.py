@@ -160,3 +160,92 @@ def test_a_shipped_model_says_where_it_comes_from_and_how_good_it_is(weights):
     assert spec.quality["consistency"] < 1e-4
     assert spec.halo == load_model(spec.name).spec.halo
     assert spec.licence == "Apache-2.0"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The folder of a run before its first validation."""
+    path = tmp_path / "runs" / "geosr" / "tiny-v1.0"
+    path.mkdir(parents=True)
+    (path / "config.yaml").touch()
+    return path
+
+
+def checkpoint(path, **others):
+    """A run's checkpoint whose averaged weights are all ones."""
+    model = build()
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state |= {f"ema.average.module.{name}": torch.ones_like(value) for name, value in model.state_dict().items()}
+    state["ema.average.n_averaged"] = torch.tensor(3)
+    torch.save({"geosr": {"spec": model.spec.to_dict()}, "state_dict": state} | others, path)
+    return path
+
+
+def test_the_folder_of_a_run_means_the_weights_that_it_exported(folder):
+    exported = save_model(build(), folder / "tiny.safetensors")
+    checkpoint(folder / "last.ckpt")
+    assert find_weights(folder) == exported
+    assert load_model(folder).spec == exported.spec
+
+
+def test_the_folder_of_a_run_that_has_not_ended_means_its_last_averaged_weights(folder, caplog):
+    last = checkpoint(folder / "last.ckpt")
+    with caplog.at_level("INFO"):
+        found = find_weights(str(folder))
+    assert found.path == last
+    assert "has not ended: the weights are those of its last.ckpt" in caplog.text
+    assert found.spec == build().spec
+    for model in (load_model(folder), load_model(last)):
+        assert not model.training
+        assert all(bool((value == 1).all()) for value in model.network.parameters())
+
+
+def test_a_folder_with_no_weights_or_several_is_refused(folder):
+    with pytest.raises(ModelError, match=r"tiny-v1\.0 holds no \.safetensors file and no last\.ckpt"):
+        load_model(folder)
+    for name in ("a.safetensors", "b.safetensors"):
+        save_model(build(), folder / name)
+    with pytest.raises(ModelError, match=r"holds several models \(a\.safetensors b\.safetensors\); name one"):
+        load_model(folder)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return pytest.fail, ("the file was unpickled",)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pkl"])
+def test_a_pickle_is_refused_unopened(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    torch.save(_Bomb(), path)
+    with pytest.raises(ModelError, match=rf"geosr models import .*model\{suffix} --out model\.safetensors"):
+        load_model(path)
+
+
+def test_of_a_checkpoint_nothing_but_tensors_and_plain_values_is_unpickled(tmp_path):
+    with pytest.raises(
+        ModelError, match=r"is no checkpoint of geosr .*; for one that another program made: geosr models"
+    ):
+        load_model(checkpoint(tmp_path / "bomb.ckpt", other=_Bomb()))
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".ts"])
+def test_a_program_is_refused_unopened(tmp_path, suffix):
+    path = tmp_path / f"model{suffix}"
+    torch.save(_Bomb(), path)
+    with pytest.raises(ModelError, match=r"a program for other runtimes.*export that with --onnx"):
+        load_model(path)
+
+
+def test_a_file_on_the_hub_is_found_by_its_address(saved, monkeypatch):
+    asked = []
+    monkeypatch.setattr("geosr.models.weights.download", lambda address: asked.append(address) or saved.path)
+    assert find_weights("hf://owner/repo/tiny.safetensors@v1#sha256=0") == saved
+    assert load_model("hf://x").spec == saved.spec
+    assert asked == ["hf://owner/repo/tiny.safetensors@v1#sha256=0", "hf://x"]
+
+
+def test_an_onnx_file_is_found_but_not_trained(small_onnx, small_weights):
+    assert not find_weights(small_onnx).trainable
+    assert find_weights(small_weights).trainable
+    assert find_weights(small_onnx).spec == find_weights(small_weights).spec
