@@ -1,9 +1,11 @@
 import os
+import sys
 
+import numpy as np
 import pytest
 import torch
 
-from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device
+from geosr.models.hardware import FreedMemory, PeakMemory, keep_freed_memory, native_bf16, pick_device
 
 
 @pytest.fixture
@@ -76,3 +78,23 @@ def test_memory_goes_back_once_the_process_has_grown_by_a_twentieth(monkeypatch)
 
 def test_large_tensors_come_in_large_pages():
     assert os.environ["THP_MEM_ALLOC_ENABLE"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the peak")
+def test_the_peak_is_what_was_taken_inside_and_given_back():
+    before = np.ones(30 * 2**20, np.uint8)
+    with PeakMemory() as peak:
+        for megabytes in (20, 60, 10):
+            np.ones(megabytes * 2**20, np.uint8)
+    assert peak.bytes == pytest.approx(60 * 2**20, rel=0.1)
+    assert before.all()
+
+
+def test_a_peak_that_nobody_tells_is_none(monkeypatch):
+    def absent(*_):
+        raise OSError
+
+    monkeypatch.setattr("pathlib.Path.write_text", absent)
+    with PeakMemory() as peak:
+        pass
+    assert peak.bytes is None

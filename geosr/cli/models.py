@@ -146,9 +146,9 @@ def show(
         print(json.dumps(facts))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("fact", "value", title=weights.spec.name, title_justify="left")
+    table = Table("fact", Column("value", overflow="fold"), title=weights.spec.name, title_justify="left")
     for name, value in facts.items():
         table.add_row(name, _readable(value))
     Console().print(table)
@@ -228,16 +228,18 @@ def bench(
         print(json.dumps(asdict(measured)))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    title = f"one image of {side} x {side} input pixels, median of {rounds}"
-    table = Table(
-        "model", "runtime", "precision", "input pixels/s", "peak memory", "kFLOP/pixel", "parameters", title=title
-    )
+    figures = [
+        Column(name, justify="right", no_wrap=True) for name in ("pixels/s", "memory", "kFLOP/pixel", "parameters")
+    ]
+    title = f"one image of {side} x {side} input pixels; median of {rounds}, and peak memory"
+    runtime, in_ = Column("runtime", no_wrap=True), Column("in", no_wrap=True)
+    table = Table(Column("model", overflow="fold"), runtime, in_, *figures, title=title, box=None, title_justify="left")
     for timing in measured.timings:
         table.add_row(
             timing.name,
-            f"{timing.runtime}, {timing.device}",
+            f"{timing.runtime} {timing.device}",
             timing.precision,
             f"{timing.pixels_per_second:,.0f}",
             "-" if timing.memory is None else f"{timing.memory / 1e6:,.0f} MB",

@@ -12,9 +12,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, int], None]
 """Called with pixels done now, done in all and to be done."""
 
-MODEL = (
-    "Name of a shipped model, .safetensors or .onnx file, folder of a run, or hf://owner/repo/file@revision#sha256=..."
-)
+MODEL = "Name of a shipped model, .safetensors or .onnx file, folder of a run, or hf://owner/repo/file"
 """What a model may be named by."""
 
 Sources = Annotated[
