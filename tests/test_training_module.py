@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
+from geosr.config.names import CONTENT_LOSSES
 from geosr.config.schedule import Schedule
 from geosr.degrade import PSF, degrade, usm_sharpen
 from geosr.errors import TrainingError
@@ -326,3 +327,18 @@ def test_prediction_uses_the_best_weights():
     assert torch.equal(module.predict_step({"lr": lr}, 0), module.ema.model(lr))
     assert isinstance(module, SuperResolution)
     assert tuple(module.config.Data.bands) == BANDS
+
+
+def test_every_loss_that_has_a_weight_is_logged_in_training_and_in_validation():
+    losses = {f"Training__Losses__{name}_weight": 0.1 for name in CONTENT_LOSSES}
+    small = {"perceptual_metric": "vgg", "perceptual_weights": "random", "perceptual_layers": {"conv1_1": 1.0}}
+    losses |= {f"Training__Losses__{key}": value for key, value in small.items()}
+    images = smooth_image(2, 4, 32, 32)
+    config = config_of(1, bands=("B02", "B03", "B04", "B08"), **losses)
+    recorder = fit(module_of(config), images, validate=[batch_of(images[:1])], every=1)
+    logged, validated = recorder.logged[-1], recorder.validated[-1]
+    for name in CONTENT_LOSSES:
+        assert logged[f"train_metrics/{name}"] > 0
+        assert validated[f"val_metrics/{name}"] > 0
+    total = sum(0.1 * logged[f"train_metrics/{name}"] for name in CONTENT_LOSSES)
+    assert logged["generator/content_loss"] == pytest.approx(total, rel=1e-5)
