@@ -223,9 +223,3 @@ def test_all_mistakes_are_told_at_once():
         check(config)
     assert len(str(error.value).splitlines()) == 3
     assert "did you mean 'compact'?" in str(error.value)
-
-
-@pytest.mark.parametrize(("key", "value"), [("Training.Losses.perceptual_metric", "lpips")])
-def test_what_other_programs_have_is_said_not_to_be_there_yet(key, value):
-    with pytest.raises(ConfigError, match=f"{key} is '{value}'; allowed is .*; '{value}' is not there yet$"):
-        check(config_with(key, value))
