@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from geosr.config.names import SATELLITE_METRICS
 from geosr.errors import ConfigError
 from geosr.losses.perceptual import SatelliteLoss
-from geosr.losses.perceptual.satellite import CHANNELS
+from geosr.losses.perceptual.satellite import CHANNELS, NETWORKS
 
 BANDS = ["B8A", "B04", "pan", "B02"]
 
@@ -63,6 +64,10 @@ def test_the_channels_are_torchgeos():
     for known in (ResNet18_Weights, ResNet50_Weights):
         names = [f"B{name[1:].upper():0>2}" for name in known.SENTINEL2_ALL_MOCO.meta["bands"]]
         assert names == list(CHANNELS)
+
+
+def test_every_metric_of_a_satellite_has_its_network():
+    assert tuple(NETWORKS) == SATELLITE_METRICS
 
 
 def test_every_band_is_seen():

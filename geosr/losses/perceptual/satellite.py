@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geosr.config.names import SATELLITE_METRICS
 from geosr.errors import ConfigError
 from geosr.losses.perceptual.frozen import Perceptual
 from geosr.losses.perceptual.weights import Published, take
@@ -16,27 +15,21 @@ from geosr.sensors import get_sensor
 CHANNELS = get_sensor("sentinel-2-l1c").band_names
 """What the networks look at, in their order."""
 _HOST = "https://hf.co/torchgeo/"
-NETWORKS = dict(
-    zip(
-        SATELLITE_METRICS,
-        (
-            Published(
-                "TorchGeo's ResNet18 (SSL4EO-S12, MoCo, all bands)",
-                _HOST + "resnet18_sentinel2_all_moco/resolve/5b8cddc9a14f3844350b7f40b85bcd32aed75918/"
-                "resnet18_sentinel2_all_moco-59bfdff9.pth",
-                45,
-            ),
-            Published(
-                "TorchGeo's ResNet50 (SSL4EO-S12, MoCo, all bands)",
-                _HOST + "resnet50_sentinel2_all_moco/resolve/da4f3c9dbe09272eb902f3b37f46635fa4726879/"
-                "resnet50_sentinel2_all_moco-df8b932e.pth",
-                94,
-            ),
-        ),
-        strict=True,
-    )
-)
-"""Their weights, ``SENTINEL2_ALL_MOCO`` of TorchGeo."""
+NETWORKS = {
+    "ssl4eo": Published(
+        "TorchGeo's ResNet18 (SSL4EO-S12, MoCo, all bands)",
+        _HOST + "resnet18_sentinel2_all_moco/resolve/5b8cddc9a14f3844350b7f40b85bcd32aed75918/"
+        "resnet18_sentinel2_all_moco-59bfdff9.pth",
+        45,
+    ),
+    "ssl4eo_resnet50": Published(
+        "TorchGeo's ResNet50 (SSL4EO-S12, MoCo, all bands)",
+        _HOST + "resnet50_sentinel2_all_moco/resolve/da4f3c9dbe09272eb902f3b37f46635fa4726879/"
+        "resnet50_sentinel2_all_moco-df8b932e.pth",
+        94,
+    ),
+}
+"""Their weights, ``SENTINEL2_ALL_MOCO`` of TorchGeo, by ``SATELLITE_METRICS``."""
 
 
 class SatelliteLoss(Perceptual):
