@@ -5,7 +5,7 @@ import torch
 
 from geosr.config import load_config
 from geosr.data.datamodule import GeoSRDataModule
-from geosr.errors import ModelError
+from geosr.errors import ConfigError, ModelError
 from geosr.models.checkpoint import FACTS, read_checkpoint
 from geosr.training import train
 from geosr.training.build import build_networks, read_start
@@ -71,6 +71,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
         read_checkpoint(tmp_path / "other.ckpt")
     with pytest.raises(ModelError, match=r"holds no \.safetensors file and no last\.ckpt"):
         read_start(str(tmp_path / "empty"))
+
+
+def test_a_graph_is_no_start_of_a_training(small_onnx):
+    with pytest.raises(ConfigError, match=r"small\.onnx, whose weights are part of a graph and cannot be trained"):
+        read_start(str(small_onnx))
 
 
 def test_networks_are_told_with_their_size():
