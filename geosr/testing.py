@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from geosr.grid import TilePlan, Window, scaled, size
 from geosr.io.raster import Raster
 from geosr.models import Model, ModelSpec, measure_halo
-from geosr.models.blocks import pad_to_multiple
 from geosr.models.model import LARGEST_HALO
 from geosr.models.noise import TakesNoise
+from geosr.models.padding import padded
 from geosr.radiometry import Radiometry
 
 
@@ -59,7 +59,7 @@ class _Blocks(nn.Module):
         self.scale, self.multiple_of = scale, side
 
     def forward(self, lr: Tensor) -> Tensor:
-        means = nn.functional.avg_pool2d(pad_to_multiple(lr, self.multiple_of), self.multiple_of)
+        means = nn.functional.avg_pool2d(padded(lr, multiple_of=self.multiple_of), self.multiple_of)
         sr = nn.functional.interpolate(means, scale_factor=self.scale * self.multiple_of, mode="nearest")
         return sr[..., : lr.shape[2] * self.scale, : lr.shape[3] * self.scale]
 

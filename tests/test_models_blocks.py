@@ -1,7 +1,6 @@
 from copy import deepcopy
 from math import prod
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from geosr.config.schema import GeneratorSection
 from geosr.models import ModelSpec
-from geosr.models.blocks import Trunk, pad_to_multiple, prime_factors
+from geosr.models.blocks import Trunk, prime_factors
 from geosr.models.registry import ARGUMENTS, build_network, generator_arguments
 
 
@@ -114,13 +113,3 @@ def test_stages_are_primes_that_multiply_to_the_scale(scale):
     assert prod(factors) == scale
     assert factors == sorted(factors)
     assert all(factor > 1 and all(factor % other for other in range(2, factor)) for factor in factors)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (2, 9), (7, 8), (16, 3), (13, 24)])
-@pytest.mark.parametrize("multiple_of", [1, 4, 8])
-def test_what_is_added_is_the_reflection(shape, multiple_of):
-    """NumPy reflects an image that is smaller than what is added again and again."""
-    lr = torch.rand(2, 3, *shape, generator=torch.Generator().manual_seed(0))
-    missing = [(0, -size % multiple_of) for size in lr.shape[2:]]
-    expected = np.pad(lr.numpy(), [(0, 0), (0, 0), *missing], mode="reflect")
-    np.testing.assert_array_equal(pad_to_multiple(lr, multiple_of).numpy(), expected)

@@ -6,8 +6,8 @@ from torch import nn
 from geosr.config import Config
 from geosr.errors import ModelError
 from geosr.models import Model, ModelSpec, load_model, save_model
-from geosr.models.blocks import pad_to_multiple
 from geosr.models.compact import Compact
+from geosr.models.padding import padded
 from geosr.models.registry import generator_arguments
 from geosr.testing import assert_model_contract
 
@@ -46,7 +46,7 @@ class Windowed(Plain):
 
     def forward(self, image):
         height, width = (size * self.scale for size in image.shape[2:])
-        image = pad_to_multiple(image, 3)
+        image = padded(image, multiple_of=3)
         means = F.interpolate(F.avg_pool2d(image, 3), scale_factor=3, mode="nearest")
         return super().forward(image * means)[..., :height, :width]
 

@@ -15,6 +15,8 @@ from geosr.testing import assert_model_contract
         (("B04",), 3, {"global_skip": False}, None),
         (("B04", "B03"), 1, {"blocks": 0}, None),
         (("B04",), 4, {"upsampling": "shuffle", "dense_skip": False}, None),
+        (("B04", "B03"), 2, {"blocks": 0, "unshuffle": 2}, 0.3),
+        (("B04",), 1, {"blocks": 0, "unshuffle": 4}, None),
     ],
 )
 def test_it_keeps_the_contract_of_a_model(bands, scale, arguments, mtf):

@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from geosr.grid import next_multiple
-
 
 class Trunk(nn.Sequential):
     """Layers one after the other, whose outputs may be computed again for the gradients instead of being kept.
@@ -241,20 +239,6 @@ class RRDB(Block):
     def forward(self, features: Tensor) -> Tensor:
         """Features of the same shape."""
         return torch.add(features, self.body(features), alpha=self.res_scale)
-
-
-def pad_to_multiple(lr: Tensor, multiple_of: int) -> Tensor:
-    """The image (batch, band, y, x), continued at the bottom and the right by its reflection up to the next multiples.
-
-    What is added depends on nothing but the last ``multiple_of`` rows and columns, so that a tile at the edge of the
-    scene is continued as the scene is.
-    """
-    for axis in (2, 3):
-        size = lr.shape[axis]
-        if size % multiple_of:
-            there = torch.arange(next_multiple(size, multiple_of), device=lr.device) % max(2 * (size - 1), 1)
-            lr = lr.index_select(axis, torch.minimum(there, 2 * (size - 1) - there))
-    return lr
 
 
 def initialise(network: nn.Module, *, slope: float, gain: float = 1.0) -> None:

@@ -7,7 +7,8 @@ from torch import Tensor
 def padded(image: Tensor, *, multiple_of: int = 1, smallest: int = 1, square: bool = False) -> Tensor:
     """The image (batch, band, y, x), grown at the bottom and the right until its sides are what a network takes.
 
-    It is mirrored, as Real-ESRGAN and spandrel do, and past its own size goes on as its edge is.
+    It is mirrored, as Real-ESRGAN and spandrel do, and past its own size goes on as its edge is. What is added depends
+    on the last rows and columns alone, so that a tile at the edge of the scene is continued as the scene is.
 
     Args:
         image: Pixels in any unit.

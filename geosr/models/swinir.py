@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geosr.errors import ModelError, did_you_mean
-from geosr.models.blocks import Trunk, icnr, pad_to_multiple, prime_factors
+from geosr.models.blocks import Trunk, icnr, prime_factors
 from geosr.models.generator import FIRST_DETAIL, Generator
+from geosr.models.padding import padded
 
 _MLP_RATIO = 2
 """Hidden channels of an MLP over those around it, as in all published sizes."""
@@ -100,7 +101,7 @@ class SwinIR(Generator):
     def resolve(self, features: Tensor) -> Tensor:
         """The network's output for normalised input."""
         height, width = (n * self.scale for n in features.shape[2:])
-        first = self.head(pad_to_multiple(features, self.multiple_of))
+        first = self.head(padded(features, multiple_of=self.multiple_of))
         deep = self.fuse(self.norm(self.body(self.embed(first))))
         return self.upsample(first + deep)[..., :height, :width]
 
