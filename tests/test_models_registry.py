@@ -47,7 +47,7 @@ def test_the_arguments_of_a_config_build_the_network(architecture):
     [
         ("n_channels", 8, set(GENERATORS)),
         ("n_blocks", 2, set(GENERATORS)),
-        ("large_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic"}),
+        ("large_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka", "plksr", "stochastic"}),
         ("small_kernel_size", 5, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic"}),
         ("growth_channels", 3, {"rrdb", "esrgan"}),
         ("res_scale", 0.5, {"res", "rcab", "rrdb", "lka", "esrgan", "stochastic"}),

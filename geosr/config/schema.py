@@ -93,20 +93,22 @@ class GeneratorSection:
     init_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of that class; the sizes below are not passed to it."""
     model_type: str = "compact"
-    """compact, srresnet, res, rcab, rrdb, lka, esrgan, stochastic or swinir; see ``geosr models --architectures``."""
+    """compact, srresnet, res, rcab, rrdb, lka, esrgan, plksr, swinir or stochastic; see ``geosr models
+    --architectures``."""
     scaling_factor: int = 2
     n_channels: int = 64
     """Feature channels; of swinir 60 in the size published as light, 180 in the classic one."""
     n_blocks: int = 10
     """Blocks; of swinir groups of layers, 4 in the size published as light, 6 in the classic one."""
     large_kernel_size: int = 9
-    """Side of the first and the last kernel of srresnet, res, rcab, rrdb, lka and stochastic."""
+    """Side of the first and the last kernel of srresnet, res, rcab, rrdb, lka and stochastic; of the partial kernels of
+    plksr, which was published with 17, and with 13 in the small size."""
     small_kernel_size: int = 3
     """Side of their other kernels."""
     growth_channels: int = 32
     """Channels that each convolution adds in a dense block of rrdb and esrgan."""
     res_scale: float = 0.2
-    """Factor on the residual branch of a block; not of srresnet, compact and swinir."""
+    """Factor on the residual branch of a block; not of srresnet, compact, plksr and swinir."""
     reduction: int = 16
     """Channels over those in the bottleneck of rcab's attention."""
     noise_dim: int = 16
@@ -124,7 +126,7 @@ class GeneratorSection:
     (a single one, as in the light size)."""
     use_icnr: bool = True
     """Start the convolutions before a pixel shuffle as a nearest-neighbour enlargement, so that no grid shows; not of
-    compact and esrgan."""
+    compact, esrgan and plksr."""
     global_skip: bool = True
     """Add the network's output to the bicubic-upsampled input, which leaves it only what that misses; compact always
     does."""

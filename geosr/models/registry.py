@@ -11,6 +11,7 @@ from geosr.models.compact import Compact
 from geosr.models.custom import build_custom
 from geosr.models.esrgan import ESRGAN
 from geosr.models.interpolation import Interpolation
+from geosr.models.plksr import PLKSR
 from geosr.models.residual import BLOCKS, Residual
 from geosr.models.spandrel import Spandrel
 from geosr.models.spec import ModelSpec
@@ -24,6 +25,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "compact": Compact,
     **{block: partial(Residual, block=block) for block in BLOCKS},
     "esrgan": ESRGAN,
+    "plksr": PLKSR,
     "stochastic": Stochastic,
     "swinir": SwinIR,
     "interpolation": Interpolation,
@@ -51,6 +53,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "rrdb": {**_RESIDUAL, **_SCALED, **_GROWTH},
     "lka": {**_RESIDUAL, **_SCALED},
     "esrgan": {**_SIZE, **_SKIP, **_SCALED, **_GROWTH},
+    "plksr": {**_SIZE, **_SKIP, "kernel": "large_kernel_size"},
     "stochastic": {**_RESIDUAL, **_SCALED, **_NOISE},
     "swinir": {
         **_SIZE,
