@@ -27,7 +27,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         run_in_turns(Case(**json.loads(sys.argv[1])))
         return
-    print(json.dumps({"speed": speed(), "psnr": agreement()}))
+    print(json.dumps({"speed": speed(), "psnr": agreement(), "target": TARGET, "target_psnr": TARGET_PSNR}))
 
 
 def speed(*, rounds: int = 7) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("GEOSR_BENCH_DIR")) as folder:
         work = Path(folder)
         parts = [header(), speed(work), memory(work), tiling(work), *(quality_table(name) for name in MODELS)]
-        parts += [data_loading(), degradation(), preparation(), training()]
+        parts += [generator(), data_loading(), degradation(), preparation(), training()]
     RESULTS.write_text("\n\n".join(parts) + "\n")
     print(f"\nwritten to {RESULTS}")
 
@@ -165,6 +165,27 @@ def quality_table(name: str) -> str:
         + table(columns, rows)
         + "\n\nGains are PSNR over bicubic in dB, four bands, peak 1.0. Consistency is the mean absolute difference "
         "between the degraded output and the input, in reflectance. The model's convolutions are fp32 here."
+    )
+
+
+def generator() -> str:
+    """ESRGAN's generator against opensr-srgan's."""
+    done = call(sys.executable, "-m", "benchmarks.generator")
+    rows = [
+        (
+            one["tool"],
+            one["precision"],
+            f"{one['pixels_per_second']:,.0f}",
+            f"**{one['ratio']:.2f} x**" if one["ratio"] else "not installed",
+        )
+        for one in done["speed"]
+    ]
+    return (
+        "## Generator: ESRGAN 16 x 64, x4, 128 x 128 LR pixels, four bands\n\n"
+        + table(("tool", "precision", "LR pixels per second", "as fast as opensr-srgan in fp32"), rows)
+        + f"\n\nThe two take turns; medians of seven turns of two images. Target {done['target']:g} x in geosr's default "
+        f"precision, whose output differs from its own fp32 by a PSNR of {done['psnr']:.1f} dB "
+        f"(target {done['target_psnr']:g})."
     )
 
 
