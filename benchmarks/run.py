@@ -183,9 +183,9 @@ def generator() -> str:
     return (
         "## Generator: ESRGAN 16 x 64, x4, 128 x 128 LR pixels, four bands\n\n"
         + table(("tool", "precision", "LR pixels per second", "as fast as opensr-srgan in fp32"), rows)
-        + f"\n\nThe two take turns; medians of seven turns of two images. Target {done['target']:g} x in geosr's default "
-        f"precision, whose output differs from its own fp32 by a PSNR of {done['psnr']:.1f} dB "
-        f"(target {done['target_psnr']:g})."
+        + "\n\nThe two take turns; medians of seven turns of two images. "
+        f"Target {done['target']:g} x in the default precision, whose output differs from its own fp32 by a PSNR of "
+        f"{done['psnr']:.1f} dB (target {done['target_psnr']:g})."
     )
 
 
