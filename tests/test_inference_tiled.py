@@ -869,6 +869,7 @@ from contextlib import contextmanager
 from geosr import cli
 from geosr.cli import scenes
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background ignores it
 how, *arguments = sys.argv[1:]
 finished = -1
 

@@ -12,8 +12,8 @@ from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
 from geosr.data.patches import PatchTable
-from geosr.degrade.draws import mixed
 from geosr.errors import ConfigError
+from geosr.hashing import mixed
 
 EQUAL_AREA = "EPSG:6933"
 """The world-wide grid that blocks are cells of: cylindrical, equal-area, true to scale at 30 degrees, in metres."""

@@ -104,8 +104,10 @@ def largest_difference(run: Run, model: Model) -> float:
         try:
             sr = run(lr)
         except Exception as error:
+            reason = str(error).strip().split("\n")[-1]  # TorchScript tells all its calls before
             raise ModelError(
-                f"the exported graph of {model.spec.name!r} fails on {batch} x {height} x {width} pixels: {error}"
+                f"the exported graph of {model.spec.name!r} fails on {batch} x {height} x {width} pixels ({reason}); "
+                f"architecture {model.spec.architecture!r} may depend on the image's size, which a graph has fixed"
             ) from error
         worst = torch.maximum(worst, (sr - model(lr)).abs().max())  # keeps NaN, as max() does not
     return float(worst)

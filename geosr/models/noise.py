@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from geosr.degrade.draws import mixed
+from geosr.hashing import mixed
 
 _BITS = 24
 """Bits of a uniform number: as many as a float32 holds exactly."""

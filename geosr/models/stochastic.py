@@ -120,7 +120,7 @@ class Stochastic(Residual):
             noise: Standard normal numbers (batch, noise channel, y, x), or (batch, noise channel, 1, 1) for the image.
         """
         if noise is None:
-            noise = self._drawn(lr) if self.training else lr.new_zeros(len(lr), self.noise_channels, 1, 1)
+            noise = self._drawn(lr) if self.training else lr.new_zeros(lr.shape[0], self.noise_channels, 1, 1)
         return self.restored(lr, self.resolve(self.normalised(lr), noise))
 
     def noise(self, seed: int, origins: Tensor, *, height: int, width: int) -> Tensor:
@@ -131,4 +131,4 @@ class Stochastic(Residual):
 
     def _drawn(self, lr: Tensor) -> Tensor:
         size = lr.shape[2:] if self.noise_field else (1, 1)
-        return torch.randn(len(lr), self.noise_channels, *size, dtype=lr.dtype, device=lr.device)
+        return torch.randn(lr.shape[0], self.noise_channels, *size, dtype=lr.dtype, device=lr.device)
