@@ -203,10 +203,11 @@ class DenseBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features of the same shape."""
+        """Features of the same shape, and as precise: under autocast only the convolutions are less so."""
         seen = features
         for layer in self.layers[:-1]:
-            seen = torch.cat([seen, F.leaky_relu_(layer(seen), 0.2)], dim=1)
+            new = F.leaky_relu_(layer(seen), 0.2)
+            seen = torch.cat([seen.to(new.dtype), new], dim=1)
         detail = self.layers[-1](seen)
         return torch.add(features, detail, alpha=self.res_scale) if self.skip else detail
 

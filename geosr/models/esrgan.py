@@ -101,8 +101,9 @@ class ESRGAN(Generator):
         height, width = (side * self.scale for side in features.shape[-2:])
         if self.multiple_of > 1:
             features = F.pixel_unshuffle(padded(features, multiple_of=self.multiple_of), self.multiple_of)
-        first = self.head(features)
-        features = first + self.fuse(self.body(first))
+        first = self.head(features).to(features.dtype)  # low precision adds up in a sum of so many residuals
+        deep = self.fuse(self.body(first))
+        features = (first + deep).to(deep.dtype)
         for factor, stage in zip(self.factors, self.upsample, strict=True):
             if self.upsampling == "nearest":
                 enlarged = F.interpolate(features, scale_factor=factor, mode="nearest")
