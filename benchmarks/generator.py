@@ -8,14 +8,13 @@ machine does at the time slows both. The peer needs an interpreter that has open
 import json
 import statistics
 import sys
-from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import torch
 
 from benchmarks.peer_srgan import Case, images, take_turns
-from benchmarks.training import HERE, PEER, Side
+from benchmarks.training import HERE, PEER, Side, in_turns
 
 CASE = Case(generator="esrgan", channels=64, blocks=16, scale=4, batch=1, lr_size=128, steps=2)
 TARGET, TARGET_PSNR = 2.3, 60.0
@@ -36,17 +35,8 @@ def speed(*, rounds: int = 7) -> list[dict[str, Any]]:
     sides = {("geosr", precision): ours for precision in ("auto", "fp32")}
     if PEER is not None:
         sides["opensr-srgan", "fp32"] = [PEER, str(HERE / "peer_srgan.py")]
-    turns: dict[tuple[str, str], list[float]] = {name: [] for name in sides}
-    with ExitStack() as stack:
-        running = {
-            name: stack.enter_context(Side(command, replace(CASE, task="run", precision=name[1])))
-            for name, command in sides.items()
-        }
-        for side in running.values():
-            side.turn()  # memory is touched for the first time, kernels are chosen
-        for _ in range(rounds):
-            for name, side in running.items():
-                turns[name].append(side.turn())
+    cases = {name: replace(CASE, task="run", precision=name[1]) for name in sides}
+    turns = in_turns({name: Side(command, cases[name]) for name, command in sides.items()}, rounds)
     theirs = turns.get(("opensr-srgan", "fp32"))
     return [
         {

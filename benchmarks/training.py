@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -50,17 +51,7 @@ def steps(case: Case, *, rounds: int = 7) -> list[dict[str, Any]]:
     sides = {("geosr", precision): [sys.executable, "-m", "benchmarks.training"] for precision in PRECISIONS}
     if PEER is not None:
         sides |= {("opensr-srgan", precision): [PEER, str(HERE / "peer_srgan.py")] for precision in PRECISIONS}
-    with ExitStack() as stack:
-        running = {
-            side: stack.enter_context(Side(command, replace(case, precision=side[1])))
-            for side, command in sides.items()
-        }
-        for side in running.values():
-            side.turn()  # memory is touched for the first time, kernels are chosen
-        turns: dict[tuple[str, str], list[float]] = {name: [] for name in running}
-        for _ in range(rounds):
-            for name, side in running.items():
-                turns[name].append(side.turn())
+    turns = in_turns({name: Side(command, replace(case, precision=name[1])) for name, command in sides.items()}, rounds)
     theirs = turns.get(("opensr-srgan", "32-true"))
     return [
         {
@@ -114,6 +105,14 @@ class Side:
             raise SystemExit(self.said.read())
         seconds: float = json.loads(reply)["seconds"]
         return seconds / self.case.steps
+
+
+def in_turns(sides: Mapping[tuple[str, str], Side], rounds: int) -> dict[tuple[str, str], list[float]]:
+    """Seconds per step of each side in each round, after one that does not count: memory is touched, kernels chosen."""
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(side) for name, side in sides.items()}
+        found = [{name: side.turn() for name, side in running.items()} for _ in range(rounds + 1)]
+    return {name: [seconds[name] for seconds in found[1:]] for name in sides}
 
 
 def train_in_turns(case: Case) -> None:
