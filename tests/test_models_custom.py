@@ -97,11 +97,13 @@ def test_without_the_skip_the_network_makes_the_whole_image():
     assert (model(lr) - F.interpolate(lr, scale_factor=2, mode="bicubic")).abs().max() > 0.05
 
 
-def test_weights_are_saved_and_loaded_by_the_class_s_name(tmp_path):
+def test_weights_are_saved_and_loaded_by_the_class_s_name_which_is_said(tmp_path, caplog):
     model = Model(spec("Plain", width=5)).eval()
     path = save_model(model, tmp_path / "mine.safetensors").path
     lr = torch.rand(1, 2, 6, 7)
-    assert torch.equal(load_model(path)(lr), model(lr))
+    with caplog.at_level("INFO", logger="geosr"):
+        assert torch.equal(load_model(path)(lr), model(lr))
+    assert f"mine.safetensors is a network of the class {__name__}.Plain, which is imported for it" in caplog.text
 
 
 def test_a_configuration_s_class_takes_its_init_args():

@@ -84,6 +84,8 @@ def load_model(name: str | Path) -> Model:
         ModelError: It does not exist, is no weights file of geosr, or does not fit its own specification.
     """
     weights = find_weights(name)
+    if "." in weights.spec.architecture:
+        log.info("%s is a network of the class %s, which is imported for it", weights.path, weights.spec.architecture)
     if weights.path.suffix == ".onnx":
         return load_onnx(weights.path, weights.spec)
     if weights.path.suffix == ".ckpt":
