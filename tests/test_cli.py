@@ -19,19 +19,6 @@ BANDS = ("B02", "B03", "B04", "B08")
 
 
 @pytest.fixture
-def geosr(monkeypatch, capsys):
-    """Runs the command in this process; returns its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["geosr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def bicubic(tmp_path):
     """A weights file whose model costs nothing."""
     spec = ModelSpec("bicubic", "interpolation", 4, BANDS, consistency_mtf=None)

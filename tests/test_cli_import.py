@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 
 import foreign_layouts as layouts
 import numpy as np
@@ -11,23 +10,9 @@ import rasterio
 import torch
 import yaml
 
-from geosr import cli
 from geosr.models import Model, ModelSpec, blend_models, load_model, save_model
 
 BANDS = ("B02", "B03", "B04", "B08")
-
-
-@pytest.fixture
-def geosr(monkeypatch, capsys):
-    """Runs the command in this process; returns its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["geosr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

@@ -1,23 +1,15 @@
 import json
-import sys
+from functools import partial
 
 import pytest
 
-from geosr import cli
 from geosr.models import find_weights
 
 
 @pytest.fixture
-def geosr(monkeypatch, capsys):
+def geosr(geosr):
     """Runs ``geosr models`` in this process; returns its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["geosr", "models", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code or 0, *capsys.readouterr()
-
-    return run
+    return partial(geosr, "models")
 
 
 def test_a_model_is_exported_and_says_how_near_it_is(geosr, small_weights, tmp_path):

@@ -5,19 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_kit import assert_blind_to_invalid_pixels, case, everywhere
 from torchmetrics.functional.image import image_gradients
 
 from geosr.losses import gradient
-
-
-def case(seed=0, share=0.7, shape=(2, 3, 6, 5)):
-    generator = torch.Generator().manual_seed(seed)
-    sr, hr = torch.rand(2, *shape, generator=generator)
-    return sr, hr, torch.rand(shape[0], *shape[2:], generator=generator) < share
-
-
-def everywhere(image):
-    return torch.ones_like(image[:, 0], dtype=torch.bool)
 
 
 def loss_and_gradient(sr, hr, valid):
@@ -84,11 +75,4 @@ def test_without_valid_pixels_the_loss_and_its_gradient_are_zero():
 
 @pytest.mark.parametrize("stored", [0.0, -5.0, 1e9, math.nan, math.inf])
 def test_what_an_invalid_pixel_holds_changes_neither_loss_nor_gradient(stored):
-    sr, hr, valid = case()
-    value, slope = loss_and_gradient(sr, hr, valid)
-    for image in (hr, sr):
-        image.movedim(1, -1)[~valid] = stored
-        changed_value, changed_slope = loss_and_gradient(sr, hr, valid)
-        assert changed_value == value > 0
-        assert torch.equal(changed_slope, slope)
-    assert not slope.movedim(1, -1)[~valid].any()
+    assert_blind_to_invalid_pixels(loss_and_gradient, *case(), stored=stored)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_kit import assert_blind_to_invalid_pixels, everywhere
 
 from geosr.errors import ConfigError
 from geosr.losses import index_pairs, indices
@@ -20,10 +21,6 @@ def case(seed=0, share=0.6, *, noise=0.05):
     hr = 0.02 + 0.4 * torch.rand(2, 4, 6, 5, generator=generator)
     sr = hr + noise * torch.randn(2, 4, 6, 5, generator=generator)
     return sr, hr, torch.rand(2, 6, 5, generator=generator) < share
-
-
-def everywhere(image):
-    return torch.ones_like(image[:, 0], dtype=torch.bool)
 
 
 def loss_and_gradient(sr, hr, valid):
@@ -99,11 +96,4 @@ def test_without_valid_pixels_the_loss_and_its_gradient_are_zero():
 
 @pytest.mark.parametrize("stored", [0.0, -5.0, 1e9, math.nan, math.inf])
 def test_what_an_invalid_pixel_holds_changes_neither_loss_nor_gradient(stored):
-    sr, hr, valid = case()
-    value, gradient = loss_and_gradient(sr, hr, valid)
-    for image in (hr, sr):
-        image.movedim(1, -1)[~valid] = stored
-        changed_value, changed_gradient = loss_and_gradient(sr, hr, valid)
-        assert changed_value == value > 0
-        assert torch.equal(changed_gradient, gradient)
-    assert not gradient.movedim(1, -1)[~valid].any()
+    assert_blind_to_invalid_pixels(loss_and_gradient, *case(), stored=stored)

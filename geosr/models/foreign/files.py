@@ -1,6 +1,5 @@
 """The tensors of a file that another program wrote, read without running what a pickle may hold."""
 
-import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from geosr.errors import ModelError
+from geosr.models.hub import sha256_of
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net")
 """Keys that programs keep the weights under, those of averaged weights first."""
@@ -51,8 +51,6 @@ def read_foreign(path: str | Path) -> ForeignFile:
     content = _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path)
     if not isinstance(content, Mapping):
         raise ModelError(f"{path} holds a {type(content).__name__}; weights are tensors by name")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     hyper = content.get("hyper_parameters")
     config = _plain(hyper) if isinstance(hyper, Mapping) and hyper else None
     tensors, averaged, notes = _weights(content)
@@ -62,7 +60,7 @@ def read_foreign(path: str | Path) -> ForeignFile:
     if odd:
         raise ModelError(f"{path} holds no state dictionary: {' '.join(odd[:5])} are no tensors")
     state = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
-    return ForeignFile(path, sha256, state, averaged, config, notes)
+    return ForeignFile(path, sha256_of(path), state, averaged, config, notes)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
