@@ -136,14 +136,19 @@ class TilePlan:
         return rows * columns
 
     def __iter__(self) -> Iterator[Tile]:
-        rows, columns = self.grid
-        for index in range(rows * columns):
-            down, right = divmod(index, columns)
-            core = tuple(
-                slice(part.start + step * self.core, min(part.start + (step + 1) * self.core, part.stop))
-                for step, part in zip((down, right), self.window, strict=True)
-            )
-            yield Tile(index, core, widened(grow(core, self.halo, self.shape), self.multiple_of, self.shape))  # type: ignore[arg-type]
+        return map(self.tile, range(len(self)))
+
+    def tile(self, index: int) -> Tile:
+        """The tile at a position in the plan."""
+        core = self._core(index)
+        return Tile(index, core, widened(grow(core, self.halo, self.shape), self.multiple_of, self.shape))
+
+    def _core(self, index: int) -> Window:
+        rows, columns = (
+            slice(part.start + step * self.core, min(part.start + (step + 1) * self.core, part.stop))
+            for step, part in zip(divmod(index, self.grid[1]), self.window, strict=True)
+        )
+        return rows, columns
 
 
 def aligned_core(scale: int, wanted: int) -> int:

@@ -74,7 +74,7 @@ def test_a_swath_edge_goes_on_as_far_as_asked():
 @pytest.mark.parametrize("halo", [0, 1, 7, 20])
 def test_a_window_read_from_wide_enough_is_filled_as_the_whole_scene_is(halo):
     """What makes tiles with gaps exact: every pixel within reach of a valid one gets the same value."""
-    from geosr.inference.superresolver import fill_distance
+    from geosr.inference.fill import fill_distance
 
     rng = np.random.default_rng(halo)
     image = rng.random((1, 90, 110), np.float32)

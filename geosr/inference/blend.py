@@ -29,14 +29,14 @@ class OverlapPlan(TilePlan):
         """LR pixels, along one axis, over which two tiles blend: a halo for each of them, but no more than a core."""
         return min(2 * self.halo, self.core)
 
-    def __iter__(self) -> Iterator[Tile]:
-        side = self.core + self.overlap
-        for tile in super().__iter__():
-            rows, columns = (
-                self._along(part, end=whole.stop, n=n, side=side)
-                for part, whole, n in zip(tile.core, self.window, self.shape, strict=True)
-            )
-            yield Tile(tile.index, tile.core, widened((rows, columns), self.multiple_of, self.shape))
+    def tile(self, index: int) -> Tile:
+        """The tile at a position in the plan."""
+        core, side = self._core(index), self.core + self.overlap
+        rows, columns = (
+            self._along(part, end=whole.stop, n=n, side=side)
+            for part, whole, n in zip(core, self.window, self.shape, strict=True)
+        )
+        return Tile(index, core, widened((rows, columns), self.multiple_of, self.shape))
 
     def _along(self, core: slice, *, end: int, n: int, side: int) -> slice:
         """What is read for a core along one axis, where the cores end at ``end`` and the scene at ``n``."""

@@ -20,3 +20,8 @@ def fill_invalid(image: NDArray[np.float32], valid: NDArray[np.bool_], *, distan
         for band in filled:
             band[:] = fillnodata(band, mask=valid, max_search_distance=distance)
     return filled
+
+
+def fill_distance(halo: int) -> int:
+    """LR pixels that invalid pixels are filled over: enough for every one that a valid pixel's output depends on."""
+    return halo + halo // 2 + 1  # the corner of the halo is sqrt(2) halo away

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import threading
 import warnings
+from collections import defaultdict
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +17,7 @@ from geosr.errors import ModelError, UsageError, did_you_mean
 from geosr.grid import finer, upsample_mask
 from geosr.inference.blend import ramp
 from geosr.inference.ensemble import band_names, mean_and_spread
-from geosr.inference.fill import fill_invalid
+from geosr.inference.fill import fill_distance, fill_invalid
 from geosr.io.raster import Raster
 from geosr.models import Model, blend_models, find_weights
 from geosr.models import load_model as load_weights
@@ -26,6 +28,8 @@ from geosr.models.onnx import OnnxNetwork, settle
 log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+_TURNS: defaultdict[torch.device, threading.Lock] = defaultdict(threading.Lock)
+"""Of each device, whose turn it is: two networks at once would share its memory, and be no faster."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,8 +74,8 @@ class SuperResolver:
     def __call__(self, lr: Tensor, *, seed: int | None = None, origins: Tensor | None = None) -> Tensor:
         """SR reflectance (batch, band, y * scale, x * scale), float32, of LR reflectance (batch, band, y, x), no NaN.
 
-        Where the device runs out of memory the batch is halved, then the image, and the work goes on. Halves of a model
-        that cannot be tiled exactly fade into each other.
+        Threads take turns on a device. Where it runs out of memory the batch is halved, then the image, and the work
+        goes on. Halves of a model that cannot be tiled exactly fade into each other.
 
         Args:
             lr: LR reflectance.
@@ -82,12 +86,13 @@ class SuperResolver:
         if origins is None:
             origins = torch.zeros(len(lr), 2, dtype=torch.int64)
         try:
-            lr_device = lr.to(self.device, memory_format=torch.channels_last)
-            with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
-                sr = self.model(lr_device, *self._noise(lr, seed, origins)).float().cpu()
-            if self.device.type == "cpu":
-                self._freed.release()
-            return sr
+            with _TURNS[self.device]:
+                lr_device = lr.to(self.device, memory_format=torch.channels_last)
+                with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
+                    sr = self.model(lr_device, *self._noise(lr, seed, origins)).float().cpu()
+                if self.device.type == "cpu":
+                    self._freed.release()
+                return sr
         except torch.OutOfMemoryError:
             pass  # outside the handler, the failed attempt's tensors are free
         return self._in_halves(lr, seed, origins)
@@ -202,11 +207,6 @@ class SuperResolver:
         sr[:, ~valid] = np.nan
         bands = band_names(self.spec.bands, seeds)
         return Raster(sr, valid, finer(raster.geobox, self.spec.scale), bands, raster.radiometry)
-
-
-def fill_distance(halo: int) -> int:
-    """LR pixels that invalid pixels are filled over: enough for every one that a valid pixel's output depends on."""
-    return halo + halo // 2 + 1  # the corner of the halo is sqrt(2) halo away
 
 
 def load_model(

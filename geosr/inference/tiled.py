@@ -3,28 +3,25 @@
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, nullcontext
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import groupby, islice
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
 
 import numpy as np
 import rasterio
-import torch
 from numpy.typing import NDArray
 
 from geosr.errors import OutputError, UsageError
-from geosr.grid import BLOCK, Tile, Window, grow, relative, scaled, size
-from geosr.inference.blend import Blender, OverlapPlan
+from geosr.grid import BLOCK, Window, relative, scaled, size
 from geosr.inference.choose import choose_model
-from geosr.inference.fill import fill_invalid
+from geosr.inference.cores import superresolve_cores
 from geosr.inference.job import Job
 from geosr.inference.journal import Journal
-from geosr.inference.superresolver import SuperResolver, fill_distance, load_model
+from geosr.inference.superresolver import SuperResolver, load_model
 from geosr.io.cog import add_overviews, blocks_of, encode, halve, overview_place, verify, write_cog
 from geosr.io.scene import Scene, open_scene
 
@@ -238,15 +235,6 @@ def _same_file(first: str | Path, second: str | Path) -> bool:
     return os.path.realpath(first) == os.path.realpath(second)
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A tile's pixels, ready for the network."""
-
-    tile: Tile
-    lr: NDArray[np.float32]
-    valid: NDArray[np.bool_]
-
-
 def _run(
     job: Job,
     scene: Scene,
@@ -262,15 +250,8 @@ def _run(
     done = sum(pixels[index] for index in journal.tiles)
     if progress:
         progress(done, done, total)
-    needed = set(pixels) - journal.tiles
-    blender = None
-    if isinstance(job.tiles, OverlapPlan):
-        scale, bands = job.resolver.spec.scale, len(job.profile.bands)
-        blender = Blender(job.tiles, scale=scale, bands=bands, folder=journal.folder, wanted=needed)
-        needed = blender.needed
-    pending = [tile for tile in job.tiles if tile.index in needed]
-    if blender is None:  # which takes tiles in their order
-        pending.sort(key=lambda tile: tile.shape, reverse=True)  # equal shapes fill batches; smaller fit freed memory
+    pending = [tile for tile in job.tiles if tile.index not in journal.tiles]
+    pending.sort(key=lambda tile: tile.shape, reverse=True)  # equal shapes fill batches; smaller fit freed memory
     encoding: deque[tuple[int, list[Future[dict[int, bytes]]]]] = deque()
 
     def store_oldest() -> None:
@@ -281,70 +262,21 @@ def _run(
         if progress:
             progress(pixels[index], done, total)
 
-    def compress(loaded: Sequence[_Loaded]) -> None:
-        for one, sr in zip(loaded, _infer(job, loaded), strict=True):
-            for tile, core, valid in _cores(blender, one, sr, scale=job.resolver.spec.scale):
-                encoding.append((tile.index, _encode(job, tile.core, core, valid, encoders)))
-                if len(encoding) > AHEAD:
-                    store_oldest()
-
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader, closing(blender) if blender else nullcontext():
-        loads = (reader.submit(_load, job, scene, batch) for batch in _batches(pending, batch_size))
-        reading = deque(islice(loads, AHEAD))
-        while reading:
-            loaded = reading.popleft().result()
-            reading.extend(islice(loads, 1))
-            compress(loaded)
-        while encoding:
+    cores = superresolve_cores(
+        scene,
+        job.tiles,
+        job.resolver,
+        [tile.index for tile in pending],
+        seeds=job.seeds,
+        batch_size=batch_size,
+        folder=journal.folder,
+    )
+    for core in cores:
+        encoding.append((core.tile.index, _encode(job, core.tile.core, core.sr, core.valid, encoders)))
+        if len(encoding) > AHEAD:
             store_oldest()
-
-
-def _batches(tiles: Iterable[Tile], batch_size: int) -> Iterator[list[Tile]]:
-    """Consecutive tiles of one shape, at most ``batch_size`` of them."""
-    for _, same in groupby(tiles, key=lambda tile: tile.shape):
-        while batch := list(islice(same, batch_size)):
-            yield batch
-
-
-def _load(job: Job, scene: Scene, tiles: Sequence[Tile]) -> list[_Loaded]:
-    """The tiles' pixels; where some are invalid, filled from farther around than the network looks."""
-    bands = job.resolver.spec.bands
-    loaded = []
-    for tile in tiles:
-        raster = scene.read(tile.read, bands)
-        lr, valid = raster.array, raster.valid
-        if not valid.all() and valid.any():
-            distance = fill_distance(job.tiles.halo)
-            wide = grow(tile.read, distance, job.tiles.shape)
-            around = scene.read(wide, bands)
-            rows, columns = relative(tile.read, wide)
-            lr = fill_invalid(around.array, around.valid, distance=distance)[:, rows, columns]
-        loaded.append(_Loaded(tile, np.ascontiguousarray(lr), valid))
-    return loaded
-
-
-def _infer(job: Job, loaded: Sequence[_Loaded]) -> list[NDArray[np.float32] | None]:
-    """SR reflectance of each tile, and its spread if there are samples; None for a tile without a valid pixel."""
-    used = [one for one in loaded if one.valid.any()]
-    if not used:
-        return [None] * len(loaded)
-    lr = torch.from_numpy(np.stack([one.lr for one in used]))
-    sr = iter(job.resolver.ensemble(lr, job.seeds, origins=job.origins([one.tile for one in used])).numpy())
-    return [next(sr) if one.valid.any() else None for one in loaded]
-
-
-def _cores(
-    blender: Blender | None, loaded: _Loaded, sr: NDArray[np.float32] | None, *, scale: int
-) -> Iterator[tuple[Tile, NDArray[np.float32] | None, NDArray[np.bool_]]]:
-    """The cores that are ready now that a tile is: SR reflectance (band, y, x), None where all is invalid; LR mask."""
-    tile = loaded.tile
-    if blender is None:
-        rows, columns = scaled(tile.inner, scale)
-        yield tile, None if sr is None else sr[:, rows, columns], loaded.valid[tile.inner]
-    else:
-        for finished, core in blender.add(tile, sr, loaded.valid):
-            valid = np.zeros(size(finished.core), bool) if core is None else ~np.isnan(core[0, ::scale, ::scale])
-            yield finished, core, valid
+    while encoding:
+        store_oldest()
 
 
 def _encode(

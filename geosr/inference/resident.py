@@ -1,0 +1,97 @@
+"""Models that stay in a process: tasks carry a key, and each process loads the weights behind it once."""
+
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geosr.errors import ModelError
+from geosr.inference.superresolver import SuperResolver, load_model
+from geosr.models import find_weights
+from geosr.models.hub import PREFIX
+
+_RESIDENT: dict["ModelKey", SuperResolver] = {}
+_LOADING = threading.Lock()  # tasks of one process ask for the model at the same time
+
+
+@dataclass(frozen=True)
+class ModelKey:
+    """Which model, where it runs and how: what a task carries instead of the weights.
+
+    `keep` and `locate` make one.
+    """
+
+    sha256: str
+    """Of the weights, as `SuperResolver.weights_hash`."""
+    name: str | None = field(compare=False)
+    """What `load_model` takes; None, where the model is only in this process's memory."""
+    blend: tuple[str, float] | None = field(compare=False)
+    device: str
+    precision: str
+
+    def load(self) -> SuperResolver:
+        """The model; the first call in a process reads it.
+
+        Raises:
+            ModelError: The weights are not those that the key was made of, or are not within reach of this process.
+        """
+        with _LOADING:
+            if self not in _RESIDENT:
+                _RESIDENT[self] = self._read()
+            return _RESIDENT[self]
+
+    def _read(self) -> SuperResolver:
+        assert self.name is not None  # pickling refuses such a key
+        resolver = load_model(self.name, blend=self.blend, device=self.device, precision=self.precision)
+        if resolver.weights_hash != self.sha256:
+            raise ModelError(
+                f"model {self.name} has the hash {resolver.weights_hash[:12]} here and {self.sha256[:12]} where the "
+                "work was planned; give every machine the same file"
+            )
+        return resolver
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.name is None:
+            raise ModelError(
+                f"model {_RESIDENT[self].spec.name!r} is in this process only, and other processes need it too; save "
+                "it with geosr.models.save_model and give the name of the file"
+            )
+        return ModelKey, (self.sha256, self.name, self.blend, self.device, self.precision)
+
+
+def keep(resolver: SuperResolver) -> ModelKey:
+    """The key of a loaded model, for work in this process."""
+    key = ModelKey(resolver.weights_hash, None, None, str(resolver.device), resolver.precision)
+    with _LOADING:
+        _RESIDENT[key] = resolver
+    return key
+
+
+def locate(
+    name: str | os.PathLike[str],
+    *,
+    blend: tuple[str | Path, float] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> ModelKey:
+    """The key of a model that `load_model` finds, which is loaded here once; arguments and errors are those.
+
+    The precision is settled here. The device is where the work is done: ``auto`` is the best that each process has.
+    """
+    resolver = load_model(
+        Path(name) if isinstance(name, os.PathLike) else name, blend=blend, device=device, precision=precision
+    )
+    other = None if blend is None else (_reachable(blend[0]), blend[1])
+    key = ModelKey(resolver.weights_hash, _reachable(name), other, device, resolver.precision)
+    with _LOADING:
+        _RESIDENT.setdefault(key, resolver)
+    return key
+
+
+def _reachable(name: str | os.PathLike[str]) -> str:
+    """A name that means the same in a process with another working folder."""
+    weights = find_weights(os.fspath(name))
+    if str(name).startswith(PREFIX) or str(name) == weights.spec.name:
+        return str(name)
+    return str(weights.path.resolve())
