@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from geosr.demo import demo_scene
     from geosr.errors import GeosrError
-    from geosr.inference import Prediction, SuperResolver, load_model, predict
+    from geosr.inference import Prediction, SuperResolver, assemble, load_model, predict
     from geosr.io.raster import Raster
     from geosr.io.scene import Scene, open_scene
     from geosr.models import Model, ModelSpec
@@ -27,6 +27,7 @@ _HOME = {
     "Raster": "geosr.io.raster",
     "Scene": "geosr.io.scene",
     "SuperResolver": "geosr.inference",
+    "assemble": "geosr.inference",
     "demo_scene": "geosr.demo",
     "load_model": "geosr.inference",
     "open_scene": "geosr.io.scene",
@@ -43,6 +44,7 @@ __all__ = [
     "Raster",
     "Scene",
     "SuperResolver",
+    "assemble",
     "demo_scene",
     "load_model",
     "open_scene",

@@ -1,8 +1,6 @@
 """A before/after picture: bicubic left, super-resolved right, same stretch; below, a zoom on the most detail."""
 
-import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -11,11 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from rasterio.enums import Resampling
 
 from geosr.errors import OutputError
-from geosr.grid import Window, scaled, size
-from geosr.io.gdal import GdalFile
+from geosr.grid import Window, moved, scaled, size
 from geosr.io.raster import Raster
 from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
@@ -28,16 +24,23 @@ ZOOM = 8
 
 
 def write_preview(
-    scene: Scene, sr_path: Path, out: str | PathLike[str], *, bands: Sequence[str], window: Window
+    scene: Scene,
+    sr: Scene,
+    out: str | PathLike[str],
+    *,
+    bands: Sequence[str],
+    window: Window,
+    radiometry: Radiometry,
 ) -> Path:
     """Write the picture as PNG and return its path.
 
     Args:
         scene: The LR scene.
-        sr_path: The SR raster of ``window``.
+        sr: The SR scene of ``window``.
         out: PNG to write.
-        bands: Bands of the SR raster; red, green and blue are shown, else the first one in grey.
+        bands: Bands that both have; red, green and blue are shown, else the first one in grey.
         window: Part of the scene that was super-resolved.
+        radiometry: How the SR scene is encoded.
 
     Raises:
         OutputError: The picture cannot be written.
@@ -47,26 +50,18 @@ def write_preview(
     step = max(height, width) / SIDE
     zoom = min(SIDE // ZOOM, height, width)
     lr = _Source(lambda part, shape: scene.read_digital(part, shown, shape=shape), scene.band_radiometry(shown))
-    with closing(GdalFile(str(sr_path))) as file:
-        scale, dtype = file.geobox.shape[0] // height, file.bands[0].dtype
-        numbers = [bands.index(band) for band in shown]
-        sr = _Source(
-            lambda part, shape: file.read(numbers, part, shape=shape, resampling=Resampling.cubic),
-            lr.radiometry if dtype == scene.dtype else Radiometry(1.0, nodata=math.nan, dtype=dtype),
-        )
-        overview = sr.read((slice(0, height * scale), slice(0, width * scale)), _fit(height, width, step))
-        low, high = _stretch(overview)
-        row, column = _most_detail(overview, (height, width), zoom)
-        place = (slice(row, row + zoom), slice(column, column + zoom))
-        in_scene = (
-            slice(row + window[0].start, row + window[0].start + zoom),
-            slice(column + window[1].start, column + window[1].start + zoom),
-        )
-        square = (zoom * ZOOM, zoom * ZOOM)
-        panels = [
-            [lr.read(window, _fit(height, width, step)), overview],
-            [lr.read(in_scene, square), sr.read(scaled(place, scale), square)],
-        ]
+    sharp = _Source(lambda part, shape: sr.read_digital(part, shown, shape=shape), radiometry)
+    scale = sr.geobox.shape[0] // height
+    overview = sharp.read((slice(0, height * scale), slice(0, width * scale)), _fit(height, width, step))
+    low, high = _stretch(overview)
+    row, column = _most_detail(overview, (height, width), zoom)
+    place = (slice(row, row + zoom), slice(column, column + zoom))
+    in_scene = moved(place, window[0].start, window[1].start)
+    square = (zoom * ZOOM, zoom * ZOOM)
+    panels = [
+        [lr.read(window, _fit(height, width, step)), overview],
+        [lr.read(in_scene, square), sharp.read(scaled(place, scale), square)],
+    ]
     rows = [[_image(panel, low, high) for panel in row] for row in panels]
     picture = _compose(
         rows, (("input, bicubic", f"super-resolved x{scale}"), ("zoom, bicubic", "zoom, super-resolved"))

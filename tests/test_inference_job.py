@@ -8,14 +8,15 @@ from geosr.grid import TilePlan
 from geosr.inference import SuperResolver
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.job import Job, output_radiometry, stamp
+from geosr.inference.resident import keep
 from geosr.io.scene import open_scene
 from geosr.models import Model, ModelSpec
 from geosr.radiometry import Radiometry
 
 
-def resolver(tiling):
+def model(tiling):
     spec = ModelSpec("nearest", "interpolation", 4, ("B02",), {"mode": "nearest"}, tiling=tiling, halo=6)
-    return SuperResolver(Model(spec), device="cpu", precision="fp32")
+    return keep(SuperResolver(Model(spec), device="cpu", precision="fp32"))
 
 
 @pytest.fixture
@@ -34,32 +35,32 @@ def scene(make_raster):
     ],
 )
 def test_only_several_tiles_of_an_approximate_model_are_approximate(scene, tiling, tile, plan, says):
-    job = Job.plan(scene, resolver(tiling), aoi=None, dtype=None, tile=tile)
+    job = Job.plan(scene, model(tiling), aoi=None, dtype=None, tile=tile)
     assert (type(job.tiles), job.tiles, job.tiling) == (type(plan), plan, says)
     tag = job.profile.tags.get("GEOSR_TILING")
     assert tag == (None if says == "exact" else "approximate: tiles of 128 x 128 input pixels, blended over 12")
 
 
 def test_an_area_is_all_that_is_cut_and_its_tiles_look_around_it(scene):
-    job = Job.plan(scene, resolver("exact"), aoi=(400_100, 4_999_000, 400_300, 4_999_900), dtype=None, tile=1)
+    job = Job.plan(scene, model("exact"), aoi=(400_100, 4_999_000, 400_300, 4_999_900), dtype=None, tile=1)
     assert job.window == (slice(10, 100), slice(10, 30))
     assert (job.tiles.shape, job.profile.geobox.shape) == ((130, 300), (360, 80))
     (tile,) = job.tiles
     assert tile.core == job.window
     assert tile.read == (slice(4, 106), slice(4, 36))
     with pytest.raises(GridError, match="outside"):
-        Job.plan(scene, resolver("exact"), aoi=(0, 0, 1, 1), dtype=None, tile=1)
+        Job.plan(scene, model("exact"), aoi=(0, 0, 1, 1), dtype=None, tile=1)
 
 
 @pytest.mark.parametrize("change", [{"tile": 256}, {"dtype": "float32"}, {"aoi": (400_000, 4_999_000, 400_300, 5e6)}])
 def test_the_fingerprint_tells_jobs_apart(scene, change):
     arguments = {"aoi": None, "dtype": None, "tile": 1}
     one, same, other = (
-        Job.plan(scene, resolver("exact"), **values).fingerprint(scene)
+        Job.plan(scene, model("exact"), **values).fingerprint(scene)
         for values in (arguments, arguments, arguments | change)
     )
     assert one == same != other
-    assert one != Job.plan(scene, resolver("approximate"), **arguments).fingerprint(scene)
+    assert one != Job.plan(scene, model("approximate"), **arguments).fingerprint(scene)
 
 
 def test_a_type_that_needs_no_new_encoding_is_taken():

@@ -6,6 +6,7 @@ from PIL import Image
 from geosr.errors import OutputError
 from geosr.io.scene import open_scene
 from geosr.preview import write_preview
+from geosr.radiometry import Radiometry
 
 BANDS = ("B02", "B03", "B04")
 GAP, CAPTION = 6, 26
@@ -21,8 +22,8 @@ def preview(make_raster, tmp_path):
         height, width = lr.shape[1:]
         window = window or (slice(0, height), slice(0, width))
         fine = make_raster(sr, name="sr.tif", **kwargs, transform=Affine(5, 0, 400_000, 0, -5, 5_000_000))
-        with open_scene(scene) as opened:
-            path = write_preview(opened, fine, tmp_path / out, bands=bands, window=window)
+        with open_scene(scene) as opened, open_scene(fine) as sr:
+            path = write_preview(opened, sr, tmp_path / out, bands=bands, window=window, radiometry=opened.radiometry)
         with Image.open(path) as picture:
             assert (picture.format, picture.mode) == ("PNG", "RGB")
             return np.asarray(picture)
@@ -152,8 +153,11 @@ def test_reflectance_in_float_looks_as_its_digital_numbers_do(preview, make_rast
     lr = random_scene(30, 30)
     expected = preview(lr, repeated(lr))
     fine = make_raster(repeated(lr * np.float32(1e-4)), name="float.tif", nodata=np.nan)
-    with open_scene(tmp_path / "lr.tif") as scene:
-        path = write_preview(scene, fine, tmp_path / "float.png", bands=BANDS, window=(slice(0, 30), slice(0, 30)))
+    encoding = Radiometry(1.0, nodata=np.nan, dtype="float32")
+    with open_scene(tmp_path / "lr.tif") as scene, open_scene(fine, bands=BANDS) as sr:
+        path = write_preview(
+            scene, sr, tmp_path / "float.png", bands=BANDS, window=(slice(0, 30), slice(0, 30)), radiometry=encoding
+        )
     with Image.open(path) as picture:
         assert np.abs(np.asarray(picture).astype(int) - expected).max() <= 2
 
@@ -162,8 +166,15 @@ def test_a_file_that_says_nothing_is_read_as_its_scene_is(make_raster, tmp_path)
     """--scale 1 leaves no tag in the result."""
     lr = random_scene(9, 9)
     scene, fine = make_raster(lr), make_raster(repeated(lr), name="sr.tif")
-    with open_scene(scene, bands=BANDS, scale=1, nodata=0) as opened:
-        assert write_preview(opened, fine, tmp_path / "a.png", bands=BANDS, window=(slice(0, 9), slice(0, 9))).exists()
+    with open_scene(scene, bands=BANDS, scale=1, nodata=0) as opened, open_scene(fine, bands=BANDS) as sr:
+        assert write_preview(
+            opened,
+            sr,
+            tmp_path / "a.png",
+            bands=BANDS,
+            window=(slice(0, 9), slice(0, 9)),
+            radiometry=opened.radiometry,
+        ).exists()
 
 
 def test_a_scene_without_a_grid_on_earth_can_be_drawn(preview):

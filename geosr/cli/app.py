@@ -70,7 +70,17 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for handler in logging.getLogger().handlers:  # a run's own log says everything all the same
         handler.setLevel(logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO)
-    for noisy in ("rasterio", "fsspec", "PIL", "lightning", "matplotlib", "onnxscript", "onnx_ir", "httpx"):
+    for noisy in (
+        "rasterio",
+        "fsspec",
+        "PIL",
+        "lightning",
+        "matplotlib",
+        "onnxscript",
+        "onnx_ir",
+        "httpx",
+        "distributed",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app(with_lists(sys.argv[1:]))

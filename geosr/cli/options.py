@@ -1,13 +1,18 @@
 """What several commands share: options, and how progress is shown."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geosr.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from geosr.inference.executors import Executor
 
 Progress = Callable[[int, int, int], None]
 """Called with pixels done now, done in all and to be done."""
@@ -29,6 +34,16 @@ Sensor = Annotated[
 Baseline = Annotated[
     str | None, typer.Option(help="Sentinel-2 processing baseline, such as 05.09; the Nxxxx in the product's name.")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes of this machine to share the work, a GPU each where there are several."),
+]
+Dask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE", help="Dask cluster to share the work: local, tcp://host:8786 or scheduler-file.json."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 
@@ -36,6 +51,39 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but erro
 def split_names(names: str | None) -> list[str] | None:
     """Names between commas or spaces."""
     return None if names is None else [name.strip() for name in names.replace(",", " ").split()]
+
+
+def executor(workers: int | None, dask: str | None) -> "Executor | None":
+    """Who does the work: this process (None), several, or a Dask cluster.
+
+    Raises:
+        UsageError: Workers are wanted of a cluster that has its own.
+    """
+    if dask is not None:
+        if workers is not None and dask != "local":
+            raise UsageError(f"--workers {workers} makes no workers on {dask}: start them there, and leave it out")
+        from geosr.inference.dask import Dask
+
+        return Dask(dask, workers=workers)
+    if workers is None:
+        return None
+    from geosr.inference.executors import Processes
+
+    return Processes(workers)
+
+
+def read_share(text: str) -> tuple[int, int]:
+    """The numbers of a share, such as ``3/16``.
+
+    Raises:
+        UsageError: It is none.
+
+    >>> read_share("3/16")
+    (3, 16)
+    """
+    if not (match := re.fullmatch(r"(\d+)/(\d+)", text)):
+        raise UsageError(f"--shard {text!r} is no share; write 3/16 for the third of sixteen")
+    return int(match[1]), int(match[2])
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from geosr.cli.options import (
     MODEL,
     Bands,
     Baseline,
+    Dask,
     Json,
     Nodata,
     Offset,
@@ -21,19 +22,31 @@ from geosr.cli.options import (
     Scale,
     Sensor,
     Sources,
+    Workers,
+    executor,
     progress_bar,
+    read_share,
     split_names,
 )
 from geosr.errors import GeosrError, OutputError
 
 if TYPE_CHECKING:
+    from geosr.inference import Prediction
     from geosr.io.scene import Scene
 
 
 @app.command()
 def predict(
     sources: Sources,
-    out: Annotated[Path, typer.Option("--out", "-o", help="GeoTIFF to write (Cloud-Optimised).", show_default=False)],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="What to write: sr.tif (Cloud-Optimised GeoTIFF), sr.zarr, or a folder for one GeoTIFF per band.",
+            show_default=False,
+        ),
+    ],
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help=f"{MODEL}; the shipped one that fits best if left out."),
@@ -66,13 +79,23 @@ def predict(
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Tiles that the network takes at once.")] = 1,
     tile: Annotated[int | None, typer.Option(min=1, help="Side of a tile in input pixels.")] = None,
+    workers: Workers = None,
+    dask: Dask = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do the I-th of N shares, as one job of an array; then geosr assemble."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Do not continue a run that was stopped.")] = False,
     preview: Annotated[Path | None, typer.Option(help="PNG to write with a before/after picture.")] = None,
+    stac: Annotated[bool, typer.Option("--stac", help="Write a STAC item beside the result.")] = False,
+    datetime: Annotated[
+        str | None, typer.Option(help="When the scene was acquired, for --stac, where the product does not say.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Super-resolve a scene into a GeoTIFF.
+    """Super-resolve a scene into a GeoTIFF, a Zarr group or a folder of bands.
 
     A run that was stopped continues when the same command is given again.
     """
@@ -84,16 +107,42 @@ def predict(
             sources, out, model=model, blend=blend, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata,
             sensor=sensor, baseline=baseline, aoi=aoi, samples=samples, seed=seed, dtype=dtype, device=device,
             precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
-            overwrite=overwrite, restart=restart, preview=preview, progress=progress,
+            executor=executor(workers, dask), shard=None if shard is None else read_share(shard), overwrite=overwrite,
+            restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
         )  # fmt: skip
+    _report(done, as_json=as_json, quiet=quiet)
+
+
+@app.command()
+def assemble(
+    out: Annotated[str, typer.Argument(help="What geosr predict --shard was to write.", show_default=False)],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make the result of the shares that several geosr predict --shard I/N have done."""
+    from geosr.inference import assemble as run
+
+    _report(run(out), as_json=as_json, quiet=quiet)
+
+
+def _report(done: "Prediction", *, as_json: bool, quiet: bool) -> None:
+    """Tell what a prediction did."""
     if as_json:
         print(json.dumps(asdict(done), default=str))
     elif not quiet:
         height, width = done.shape
         how = f"{done.model}, {done.device}, {done.precision}"
-        print(f"{done.path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
-        if done.preview:
-            print(f"{done.preview}: before and after")
+        if done.bytes:
+            print(f"{done.path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
+        elif done.missing:
+            print(
+                f"this share of {done.path} is done in {done.seconds:.1f} s ({how}); {done.missing} shards are missing"
+            )
+        else:
+            print(f"{done.path}: all shares are done, now: geosr assemble {done.path}")
+        for path, what in ((done.preview, "before and after"), (done.stac, "STAC item")):
+            if path:
+                print(f"{path}: {what}")
 
 
 @app.command()
@@ -111,7 +160,7 @@ def demo(
         raise OutputError(f"folder {out} cannot be made: {error.strerror}") from error
     predict(
         [str(demo_scene())],
-        out / "virginia_coast_sr.tif",
+        str(out / "virginia_coast_sr.tif"),
         overwrite=overwrite,
         preview=out / "virginia_coast_sr.png",
         quiet=quiet,

@@ -19,7 +19,8 @@ from geosr.degrade import build_degradation
 from geosr.degrade.masks import coarse_valid, filled
 from geosr.degrade.steps import Parameters
 from geosr.errors import GridError, OutputError
-from geosr.io.cog import BlockFile, Profile, add_overviews, blocks_of, encode, verify, write_cog
+from geosr.io.blocks import BlockFile
+from geosr.io.cog import Profile, add_overviews, blocks_of, encode, verify, write_cog
 from geosr.io.raster import Raster
 from geosr.io.scene import Scene
 
@@ -103,10 +104,11 @@ def _write(raster: Raster, target: Path, *, tags: dict[str, str]) -> None:
                 index: blocks.append(encode(digital[:, rows, columns]))
                 for index, (rows, columns) in blocks_of(whole, profile.levels[0])
             }
+            blocks.flush()
             with ThreadPoolExecutor() as executor:
                 levels = add_overviews(blocks, made, profile, executor)
                 finished = Path(folder) / "finished.tif"
-                write_cog(finished, profile, blocks, levels, executor)
+                write_cog(finished, profile, levels, executor)
             blocks.close()
             verify(finished, profile)
             os.replace(finished, target)

@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from geosr import __version__
 from geosr.errors import UsageError
-from geosr.grid import BLOCK, Tile, TilePlan, Window, aligned_core, finer, window_of_bounds
+from geosr.grid import TilePlan, Window, aligned_core, finer, window_of_bounds
 from geosr.inference.area import read_area
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.ensemble import band_names
+from geosr.inference.resident import ModelKey
 from geosr.inference.superresolver import SuperResolver
 from geosr.io.cog import Profile
 from geosr.io.scene import Scene
@@ -23,11 +22,12 @@ from geosr.radiometry import Radiometry
 
 @dataclass(frozen=True)
 class Job:
-    """A scene, or a part of it, cut into tiles; the model; and the file that it becomes."""
+    """A scene, or a part of it, cut into tiles; the model; and the raster that it becomes. It pickles small."""
 
     tiles: TilePlan
     profile: Profile
-    resolver: SuperResolver
+    model: ModelKey
+    scale: int
     input_radiometry: Radiometry
     seeds: range = range(0)
     """Members of an ensemble; none, where the model takes no noise or is to do without."""
@@ -36,7 +36,7 @@ class Job:
     def plan(
         cls,
         scene: Scene,
-        resolver: SuperResolver,
+        model: ModelKey,
         *,
         aoi: str | Sequence[float] | None,
         dtype: str | None,
@@ -48,6 +48,7 @@ class Job:
         Raises:
             GeosrError: The area or the type cannot be had.
         """
+        resolver = model.load()
         spec = resolver.spec
         radiometry = scene.band_radiometry(spec.bands)
         height, width = scene.geobox.shape
@@ -68,7 +69,12 @@ class Job:
         encoding, bands = output_radiometry(radiometry, dtype), band_names(spec.bands, seeds)
         spreads = dict.fromkeys(bands[len(spec.bands) :], spread_radiometry(encoding))
         profile = Profile(finer(scene.geobox[tiles.window], spec.scale), bands, encoding, tags, spreads)
-        return cls(tiles, profile, resolver, radiometry, seeds)
+        return cls(tiles, profile, model, spec.scale, radiometry, seeds)
+
+    @property
+    def resolver(self) -> SuperResolver:
+        """The model, which the first call in a process loads."""
+        return self.model.load()
 
     @property
     def window(self) -> Window:
@@ -80,16 +86,6 @@ class Job:
         """``approximate`` where the output depends on how the scene was cut."""
         return "approximate" if _approximate(self.tiles) else "exact"
 
-    def origins(self, tiles: Sequence[Tile]) -> Tensor:
-        """Row and column in the scene of the first pixel that is read for each tile, (tile, 2)."""
-        return torch.tensor([[along.start for along in tile.read] for tile in tiles])
-
-    @property
-    def encoded_side(self) -> int:
-        """Side of what is encoded at once, SR pixels: four blocks and their overview, where one tile holds all four."""
-        core = self.tiles.core * self.resolver.spec.scale
-        return 2 * BLOCK if core % (2 * BLOCK) == 0 and len(self.profile.levels) > 1 else BLOCK
-
     def fingerprint(self, scene: Scene) -> dict[str, Any]:
         """What must be the same for earlier work to count."""
         return {
@@ -99,7 +95,7 @@ class Job:
             "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
             "tags": dict(self.profile.tags),
             "spec": self.resolver.spec.to_dict(),
-            "device": [self.resolver.device.type, self.resolver.precision],
+            "precision": self.resolver.precision,
         }
 
 

@@ -1,88 +1,113 @@
-"""What a prediction has finished, on disk, so that a killed run continues where it was."""
+"""What a job is, on disk beside its target: a killed run continues where it was, and many may work on one job."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from geosr.errors import OutputError
-from geosr.io.cog import Block, BlockFile
-from geosr.io.work import locked_folder
+from geosr.io.work import locked_folder, work_folder
 
 
 class Journal:
-    """The work folder beside the target: compressed blocks, and one line for each finished tile.
-
-    A tile counts when its line is complete and its blocks are as they were written, so neither order of a crash can
-    pass off half a tile as whole. Only one process at a time may hold the folder.
+    """The work folder of a target, and in it the job that its shards belong to.
 
     Args:
-        target: The file that the run will end with.
+        target: What the run will end with.
         job: Everything that the pixels depend on. Work of another job is thrown away.
+        call: What :func:`geosr.predict` was called with, so that the job can be finished by its target's name alone.
         restart: Throw away the work of the same job, too.
+        shared: Work beside other processes that share the job. Nothing is thrown away then.
 
     Raises:
-        OutputError: The folder cannot be made, or another process works in it.
+        OutputError: The folder cannot be made, another process works in it, or shares it for another job.
     """
 
-    def __init__(self, target: Path, job: Mapping[str, Any], *, restart: bool = False) -> None:
-        self.blocks: dict[int, Block] = {}
-        self.tiles: set[int] = set()
-        self._files = ExitStack()
+    def __init__(
+        self,
+        target: Path,
+        job: Mapping[str, Any],
+        *,
+        call: Mapping[str, Any] | None = None,
+        restart: bool = False,
+        shared: bool = False,
+    ) -> None:
+        self._lock = ExitStack()
+        self.target = target
         try:
-            self.folder = self._files.enter_context(locked_folder(target))
-            self._resume(json.dumps({"job": dict(job)}, sort_keys=True), restart=restart)
+            self.folder = self._lock.enter_context(locked_folder(target, shared=shared))
+            header = json.dumps({"job": dict(job), "call": dict(call or {})}, sort_keys=True)
+            if restart or (not shared and _job(self.folder) != json.loads(header)["job"]):
+                _empty(self.folder)
+            _write_once(self.folder, header)
+            if _job(self.folder) != json.loads(header)["job"]:
+                raise OutputError(
+                    f"{self.folder} holds the work of another job; give every share the same options, or remove it"
+                )
         except OSError as error:
             self.close()
             raise OutputError(f"cannot write beside {target}: {error.strerror}") from error
-
-    def _resume(self, header: str, *, restart: bool) -> None:
-        """Open the files, with what an earlier run of the same job left in them."""
-        lines_path = self.folder / "journal.jsonl"
-        lines = [] if restart or not lines_path.exists() else lines_path.read_text(errors="replace").splitlines()
-        known = lines[1:] if lines and lines[0] == header else []
-        data = self.folder / "blocks"
-        kept = [line for line in known if self._take(line, data)] if data.exists() else []
-        end = max((block.offset + block.length for block in self.blocks.values()), default=0)
-        self.file = BlockFile(data, size=end)
-        self._files.callback(self.file.close)
-        self._lines = self._files.enter_context(lines_path.open("w"))
-        self._lines.write("".join(line + "\n" for line in [header, *kept]))
-        self._lines.flush()
-
-    def _take(self, line: str, data: Path) -> bool:
-        """Count a line's tile, if the line is complete and its blocks are intact."""
-        try:
-            entry = json.loads(line)
-            blocks = {index: Block(*block) for index, *block in entry["blocks"]}
-            with data.open("rb") as file:
-                if not all(block.matches(file) for block in blocks.values()):
-                    return False
-            self.tiles.add(entry["tile"])
-        except (ValueError, KeyError, TypeError, OverflowError, OSError):
-            return False
-        self.blocks.update(blocks)
-        return True
-
-    def record(self, tile: int, blocks: Mapping[int, bytes]) -> None:
-        """Store the blocks of a finished tile, then its line."""
-        places = {index: self.file.append(data) for index, data in blocks.items()}
-        self.file.flush()
-        self._lines.write(
-            json.dumps({"tile": tile, "blocks": [[index, *block] for index, block in places.items()]}) + "\n"
-        )
-        self._lines.flush()
-        self.tiles.add(tile)
-        self.blocks.update(places)
+        except OutputError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Keep the work for the next run and let others in."""
-        with suppress(OSError):  # a full disk was reported when it was met; closing tries to write once more
-            self._files.close()
+        self._lock.close()
 
     def remove(self) -> None:
         """The target is complete: the work folder goes."""
         self.close()
         shutil.rmtree(self.folder)
+
+
+def stored_call(target: Path) -> dict[str, Any]:
+    """What :func:`geosr.predict` was called with for the unfinished work beside a target.
+
+    Raises:
+        OutputError: There is no unfinished work.
+    """
+    try:
+        call: dict[str, Any] = json.loads((work_folder(target) / _HEADER).read_text())["call"]
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(
+            f"there is no unfinished work beside {target}; geosr predict ... --out {target} --shard 1/N begins it"
+        ) from error
+    return call
+
+
+_HEADER = "job.json"
+
+
+def _job(folder: Path) -> Any:
+    """The job whose work a folder holds; None without one."""
+    try:
+        return json.loads((folder / _HEADER).read_text())["job"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_once(folder: Path, header: str) -> None:
+    """Write down the job unless there is one; of several processes that try, one succeeds."""
+    if _job(folder) is not None:
+        return
+    mine = folder / f"job-{os.getpid()}"
+    mine.write_text(header)
+    try:
+        os.link(mine, folder / _HEADER)
+    except FileExistsError:
+        if _job(folder) is None:  # a run was killed while it wrote it
+            os.replace(mine, folder / _HEADER)
+    mine.unlink(missing_ok=True)
+
+
+def _empty(folder: Path) -> None:
+    """Throw away everything but the lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != "lock":
+            path.unlink()

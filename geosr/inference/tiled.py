@@ -1,36 +1,36 @@
-"""A scene on disk, super-resolved tile by tile into a Cloud-Optimised GeoTIFF."""
+"""A scene on disk, super-resolved shard by shard into a GeoTIFF, a folder of them or a Zarr group."""
 
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from datetime import UTC
+from datetime import datetime as DateTime
+from math import prod
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-import rasterio
-from numpy.typing import NDArray
-
+from geosr import __version__
 from geosr.errors import OutputError, UsageError
-from geosr.grid import BLOCK, Window, relative, scaled, size
+from geosr.grid import size
 from geosr.inference.choose import choose_model
-from geosr.inference.cores import superresolve_cores
+from geosr.inference.executors import Executor, InProcess, share
 from geosr.inference.job import Job
-from geosr.inference.journal import Journal
-from geosr.inference.superresolver import SuperResolver, load_model
-from geosr.io.cog import add_overviews, blocks_of, encode, halve, overview_place, verify, write_cog
-from geosr.io.scene import Scene, open_scene
+from geosr.inference.journal import Journal, stored_call
+from geosr.inference.outputs import Output, check_file, check_target, plan_output, size_on_disk
+from geosr.inference.resident import ModelKey, keep, locate
+from geosr.inference.superresolver import SuperResolver
+from geosr.inference.work import Work
+from geosr.io.safe import product_metadata
+from geosr.io.scene import Scene, open_scene, resolution_m
 
 log = logging.getLogger(__name__)
 
 DEFAULT_TILE = 512
 """LR pixels along one side of a tile's core: smaller ones spend more on the halo, larger ones more memory."""
-AHEAD = 1
-"""Batches that are read, and tiles that are compressed, while the network works."""
 
 Progress = Callable[[int, int, int], None]
 """Called with LR pixels done now, done in all and to be done."""
@@ -41,7 +41,7 @@ class Prediction:
     """What a prediction did."""
 
     path: Path
-    """The finished GeoTIFF."""
+    """The finished result: a GeoTIFF, a folder of them, or a Zarr group."""
     model: str
     weights_sha256: str
     scale: int
@@ -59,11 +59,16 @@ class Prediction:
     megapixels_per_second: float
     """Output pixels of this run (all bands together count once)."""
     bytes: int
+    """Size of the result; 0 while it is unfinished."""
     preview: Path | None = None
+    stac: Path | None = None
+    """The STAC item that was written beside it."""
     samples: int = 0
     """Members of the ensemble whose mean the bands are; 0 without noise."""
     seed: int | None = None
     """The first member."""
+    missing: int = 0
+    """Tiles that are still to be done by other runs, of a run that did a share."""
 
 
 def predict(
@@ -86,12 +91,16 @@ def predict(
     precision: str = "auto",
     batch_size: int = 1,
     tile: int = DEFAULT_TILE,
+    executor: Executor | None = None,
+    shard: tuple[int, int] | None = None,
     overwrite: bool = False,
     restart: bool = False,
     preview: str | os.PathLike[str] | None = None,
+    stac: bool = False,
+    datetime: str | None = None,
     progress: Progress | None = None,
 ) -> Prediction:
-    """Write the super-resolved scene as a Cloud-Optimised GeoTIFF with the input's outline, CRS, type and encoding.
+    """Write the super-resolved scene with the input's outline, CRS, type and encoding.
 
     A run that was stopped continues where it was when the same call is made again.
 
@@ -101,7 +110,8 @@ def predict(
 
     Args:
         sources: One raster, or the single-band files of one scene, or a Zarr store; as :func:`open_scene` takes them.
-        out: The GeoTIFF to write.
+        out: What to write: a Cloud-Optimised GeoTIFF (``.tif``), a Zarr v3 group (``.zarr``), or a folder, which gets
+            one GeoTIFF for each band.
         model: A shipped model's name, a ``.safetensors`` or ``.onnx`` file, a run's folder, a file on the Hugging Face
             hub (see `geosr.models.find_weights`), or a loaded model; None chooses the shipped one that fits.
         blend: Another model of the same network, and its share of the weights, from 0 to 1.
@@ -121,211 +131,224 @@ def predict(
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
         batch_size: Tiles that the network takes at once.
         tile: Side of a tile, LR pixels; rounded so that tiles fill whole blocks of the output.
+        executor: Who does the work: `InProcess` (None), `Processes` of this machine, or a `Dask` cluster.
+        shard: ``(i, n)``: do the i-th of n shares of the work, counted from 1, beside other runs that do the others;
+            :func:`assemble` makes the result when all are done.
         overwrite: Replace an existing output.
         restart: Do not continue an earlier run.
         preview: PNG to write with a before/after picture.
-        progress: Called after every tile.
+        stac: Write a STAC item beside the result, which names model, hash and source.
+        datetime: When the scene was acquired (ISO 8601), for the item, where the product does not say.
+        progress: Called after every shard.
 
     Raises:
         GeosrError: See its children; the message says what to do.
     """
+    asked = dict(locals())  # before there are others
     started = perf_counter()
     if batch_size < 1 or tile < 1:
         raise UsageError(f"batch size {batch_size} and tile {tile} must be at least 1")
     if blend is not None and isinstance(model, SuperResolver):
         raise UsageError("a loaded model is not blended; geosr.load_model takes blend, or give both files here")
-    target = Path(out)
+    if shard is not None and (restart or executor is not None):
+        raise UsageError("a shard is one of many runs that share the work: leave out --restart, --workers and --dask")
     with ExitStack() as stack:
         scene = stack.enter_context(
             open_scene(
                 sources, bands=bands, scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline
             )
         )
-        check_target(target, scene.paths, overwrite=overwrite)
+        check_target(out, scene.paths, overwrite=overwrite)
+        acquired = acquisition_time(scene, datetime) if stac else None
         if scene.geobox.crs is None:
             log.warning("%s has no coordinate reference system; its output will have none", scene.name)
         if preview is not None:
-            check_target(Path(preview), [*scene.paths, os.fspath(target)], overwrite=True)
-        if isinstance(model, SuperResolver):
-            resolver = model
-        else:
-            weights = choose_model(scene, model)
-            scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
-            resolver = load_model(weights.path, blend=blend, device=device, precision=precision)
-        left_out = [band for band in scene.bands if band not in resolver.spec.bands]
-        if left_out:
-            log.info("model %s has no %s: left out of the output", resolver.spec.name, " ".join(left_out))
+            check_file(Path(preview), [*scene.paths, os.fspath(out)], overwrite=True)
+        key = _model(scene, model, blend=blend, device=device, precision=precision)
+        resolver = key.load()
         seeds = resolver.seeds(samples, seed)
-        job = Job.plan(scene, resolver, aoi=aoi, dtype=dtype, tile=tile, seeds=seeds)
+        job = Job.plan(scene, key, aoi=aoi, dtype=dtype, tile=tile, seeds=seeds)
         if job.tiling == "approximate":
             log.info(
                 "model %s looks farther than a tile: tiles are approximate, and blended where they overlap",
                 resolver.spec.name,
             )
-        journal = stack.enter_context(closing(Journal(target, job.fingerprint(scene), restart=restart)))
-        resumed = len(journal.tiles)
-        if resumed:
-            log.info("continuing: %d of %d tiles were finished by an earlier run", resumed, len(job.tiles))
-        threads = os.cpu_count() or 1
-        encoders = stack.enter_context(ThreadPoolExecutor(threads, thread_name_prefix="encode"))
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=16 * 2**20))
+        output = plan_output(out, job.profile, shard=job.tiles.core * job.scale, overwrite=overwrite)
+        work = Work(scene, job, output, batch_size)
+        shards = share(work, *shard) if shard is not None else range(len(work))
+        call = {} if key.name is None else _repeatable(asked, scene, output, model=key.name)
+        header = job.fingerprint(scene)
+        journal = stack.enter_context(
+            closing(Journal(output.target, header, call=call, restart=restart, shared=shard is not None))
+        )
         try:
-            _run(job, scene, journal, encoders, batch_size=batch_size, progress=progress)
-            _publish(job, target, journal, encoders)
+            output.begin()
+            resumed = {index for index in shards if output.is_stored(index)}
+            fresh = _run(work, shards, resumed, executor=executor or InProcess(), progress=progress)
+            missing = sum(not output.shard_path(index).exists() for index in range(len(work)))
+            if shard is None:
+                with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="publish") as threads:
+                    output.publish(threads)
         except OSError as error:
             raise OutputError(
-                f"{target} could not be written: {error.strerror or error}. "
+                f"{output.target} could not be written: {error.strerror or error}. "
                 "What is finished is kept; the same command continues"
             ) from error
-        journal.remove()
+        if shard is None:
+            journal.remove()
         seconds = perf_counter() - started
-        picture = None
-        if preview is not None:
-            from geosr.preview import write_preview
-
-            picture = write_preview(scene, target, preview, bands=resolver.spec.bands, window=job.window)
-    shape = job.profile.levels[0]
-    fresh = (len(job.tiles) - resumed) / len(job.tiles)
+        picture = item = None
+        if shard is None and preview is not None:
+            picture = _preview(scene, work, Path(preview))
+        if shard is None and acquired is not None:
+            item = _write_item(scene, work, acquired)
+    height, width = job.profile.levels[0]
     return Prediction(
-        path=target,
+        path=output.target,
         model=resolver.spec.name,
         weights_sha256=resolver.weights_hash,
-        scale=resolver.spec.scale,
+        scale=job.scale,
         bands=job.profile.bands,
-        shape=shape,
+        shape=(height, width),
         device=str(resolver.device),
         precision=resolver.precision,
         tiles=len(job.tiles),
         tiling=job.tiling,
-        resumed=resumed,
+        resumed=len(resumed),
         seconds=round(seconds, 3),
-        megapixels_per_second=round(fresh * shape[0] * shape[1] / 1e6 / seconds, 3),
-        bytes=target.stat().st_size,
+        megapixels_per_second=round(fresh * job.scale**2 / 1e6 / seconds, 3),
+        bytes=0 if shard is not None else sum(map(size_on_disk, output.paths)),
         preview=picture,
+        stac=item,
         samples=len(seeds),
         seed=seeds.start if seeds else None,
+        missing=missing if shard is not None else 0,
     )
 
 
-def check_target(target: Path, sources: Iterable[str], *, overwrite: bool) -> None:
-    """Fail early where writing ``target`` would harm or cannot work.
+def assemble(out: str | os.PathLike[str], *, progress: Progress | None = None) -> Prediction:
+    """Make the result of work that several runs with a ``shard`` each have done; nothing is super-resolved.
+
+    Args:
+        out: What the runs were to write.
+        progress: Called as by :func:`predict`.
 
     Raises:
-        OutputError: It exists already, is one of the sources, is a folder, or lies where nothing can be written.
+        OutputError: There is no such work, or some of it is missing.
     """
-    for source in sources:
-        if _same_file(source, target):
-            raise OutputError(f"{target} is another file of this run, {source}; choose another name")
-        if os.path.isdir(source) and Path(os.path.realpath(source)) in Path(os.path.realpath(target)).parents:
-            raise OutputError(f"{target} lies inside the input {source}; choose another folder")
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder; give the name of a file in it, such as {target / 'sr.tif'}")
-    if not target.parent.is_dir():
-        raise OutputError(f"folder {target.parent} does not exist; make it first")
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; give --overwrite to replace it")
-    if not os.access(target.parent, os.W_OK):
-        raise OutputError(f"folder {target.parent} is not writable")
+    call = stored_call(Path(os.path.abspath(out)))
+    return predict(**call, executor=_Nobody(), progress=progress)
 
 
-def _same_file(first: str | Path, second: str | Path) -> bool:
-    """Whether two paths mean one file, through links too; neither needs to exist."""
-    if os.path.exists(first) and os.path.exists(second):
-        return os.path.samefile(first, second)
-    return os.path.realpath(first) == os.path.realpath(second)
+class _Nobody:
+    """Does nothing: everything should be done already."""
+
+    def run(self, work: Work, shards: Sequence[int]) -> Iterator[int]:
+        """Fail; see `Executor`."""
+        yield from ()
+        listed = " ".join(map(str, shards[:10])) + (" ..." if len(shards) > 10 else "")
+        raise OutputError(
+            f"{len(shards)} of the {len(work)} shards of {work.output.target} are missing ({listed}); run the jobs "
+            "that ended early again, or geosr predict with the same options and without --shard"
+        )
+
+
+def _model(
+    scene: Scene,
+    model: str | os.PathLike[str] | SuperResolver | None,
+    *,
+    blend: tuple[str | Path, float] | None,
+    device: str,
+    precision: str,
+) -> ModelKey:
+    """The key of the model to use; bands that it leaves out are told."""
+    if isinstance(model, SuperResolver):
+        key = keep(model)
+    else:
+        weights = choose_model(scene, model)
+        scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
+        key = locate(weights.spec.name if model is None else model, blend=blend, device=device, precision=precision)
+    spec = key.load().spec
+    left_out = [band for band in scene.bands if band not in spec.bands]
+    if left_out:
+        log.info("model %s has no %s: left out of the output", spec.name, " ".join(left_out))
+    return key
+
+
+def _repeatable(asked: Mapping[str, Any], scene: Scene, output: Output, *, model: str) -> dict[str, Any]:
+    """What `predict` was asked for, so that it can be asked again from any folder."""
+    here = ("executor", "shard", "progress", "restart")
+    call = {name: value for name, value in asked.items() if name not in here}
+    files = [os.path.abspath(path) if os.path.exists(path) else path for path in scene.paths]
+    picture = asked["preview"] and os.path.abspath(asked["preview"])
+    return {**call, "sources": files, "out": output.name, "model": model, "preview": picture}
 
 
 def _run(
-    job: Job,
-    scene: Scene,
-    journal: Journal,
-    encoders: ThreadPoolExecutor,
-    *,
-    batch_size: int,
-    progress: Progress | None,
-) -> None:
-    """Read, super-resolve, compress and store every tile that is not in the journal, all at the same time."""
-    pixels = {tile.index: size(tile.core)[0] * size(tile.core)[1] for tile in job.tiles}
-    total = sum(pixels.values())
-    done = sum(pixels[index] for index in journal.tiles)
-    if progress:
+    work: Work, shards: Sequence[int], stored: Collection[int], *, executor: Executor, progress: Progress | None
+) -> int:
+    """Have the shards done that are not stored yet, and return their LR pixels."""
+    pixels = {index: prod(size(work.job.tiles.tile(index).core)) for index in shards}
+    total, done = sum(pixels.values()), sum(pixels[index] for index in stored)
+    if stored:
+        log.info("continuing: %d of %d tiles were finished by an earlier run", len(stored), len(pixels))
+    if progress and total:
         progress(done, done, total)
-    pending = [tile for tile in job.tiles if tile.index not in journal.tiles]
-    pending.sort(key=lambda tile: tile.shape, reverse=True)  # equal shapes fill batches; smaller fit freed memory
-    encoding: deque[tuple[int, list[Future[dict[int, bytes]]]]] = deque()
-
-    def store_oldest() -> None:
-        nonlocal done
-        index, parts = encoding.popleft()
-        journal.record(index, {block: data for part in parts for block, data in part.result().items()})
+    todo = [index for index in shards if index not in stored]
+    for index in executor.run(work, todo) if todo else ():
         done += pixels[index]
         if progress:
             progress(pixels[index], done, total)
-
-    cores = superresolve_cores(
-        scene,
-        job.tiles,
-        job.resolver,
-        [tile.index for tile in pending],
-        seeds=job.seeds,
-        batch_size=batch_size,
-        folder=journal.folder,
-    )
-    for core in cores:
-        encoding.append((core.tile.index, _encode(job, core.tile.core, core.sr, core.valid, encoders)))
-        if len(encoding) > AHEAD:
-            store_oldest()
-    while encoding:
-        store_oldest()
+    return sum(pixels[index] for index in todo)
 
 
-def _encode(
-    job: Job, window: Window, sr: NDArray[np.float32] | None, valid: NDArray[np.bool_], encoders: ThreadPoolExecutor
-) -> list[Future[dict[int, bytes]]]:
-    """The compressed blocks of a core, and those of the first overview that it fills, under way.
+def _preview(scene: Scene, work: Work, out: Path) -> Path:
+    """The before/after picture."""
+    from geosr.preview import write_preview
 
-    Args:
-        job: The job.
-        window: The core, in LR pixels of the scene.
-        sr: Its SR reflectance (band, y, x); None where nothing is valid.
-        valid: Its mask (y, x), at LR.
-        encoders: Runs the compression.
+    profile = work.job.profile
+    with open_scene(work.output.paths, bands=profile.bands) as sr:
+        return write_preview(
+            scene, sr, out, bands=work.job.resolver.spec.bands, window=work.job.window, radiometry=profile.radiometry
+        )
+
+
+def acquisition_time(scene: Scene, said: str | None) -> DateTime:
+    """When a scene was acquired, UTC: what is said, else what its product says.
+
+    Raises:
+        UsageError: Neither says it, or not in ISO 8601.
     """
-    scale, profile = job.resolver.spec.scale, job.profile
-    core = scaled(relative(window, job.window), scale)
-    all_valid = bool(valid.all())
-    side = job.encoded_side
-
-    def encode_part(part: Window) -> dict[int, bytes]:
-        rows, columns = relative(part, core)
-        if sr is None:
-            values = np.full((len(profile.bands), *size(part)), np.nan, np.float32)
-        else:
-            values = sr[:, rows, columns]
-            if not all_valid:
-                lr_rows, lr_columns = (np.arange(along.start, along.stop) // scale for along in (rows, columns))
-                values = np.where(valid[np.ix_(lr_rows, lr_columns)], values, np.float32(np.nan))
-        digital = profile.to_digital(values)
-        blocks = {
-            index: encode(digital[:, rows, columns]) for index, (rows, columns) in blocks_of(part, profile.levels[0])
-        }
-        if side > BLOCK:
-            place = overview_place(part, profile)
-            blocks[place] = encode(halve(digital, profile.radiometry))
-        return blocks
-
-    parts = [
-        (slice(top, min(top + side, core[0].stop)), slice(left, min(left + side, core[1].stop)))
-        for top in range(core[0].start, core[0].stop, side)
-        for left in range(core[1].start, core[1].stop, side)
-    ]
-    return [encoders.submit(encode_part, part) for part in parts]
+    product = product_metadata(scene.paths[0])
+    if said is None:
+        if product is None or product.sensing_time is None:
+            raise UsageError(f"{scene.name} does not say when it was acquired; a STAC item needs --datetime 2025-06-01")
+        return product.sensing_time
+    try:
+        time = DateTime.fromisoformat(said)
+    except ValueError as error:
+        raise UsageError(f"--datetime {said} is no date or time in ISO 8601, such as 2025-06-01T10:30:00Z") from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _publish(job: Job, target: Path, journal: Journal, encoders: ThreadPoolExecutor) -> None:
-    """Assemble the finished file in the work folder, verify it, and give it the target's name."""
-    levels = add_overviews(journal.file, journal.blocks, job.profile, encoders)
-    finished = journal.folder / "finished.tif"
-    write_cog(finished, job.profile, journal.file, levels, encoders)
-    verify(finished, job.profile)
-    os.replace(finished, target)
+def _write_item(scene: Scene, work: Work, time: DateTime) -> Path:
+    """The STAC item beside the result."""
+    from geosr.io.item import write_item
+
+    output, resolver = work.output, work.job.resolver
+    files = output.paths
+    bands = [[band] for band in output.profile.bands] if len(files) > 1 else [list(output.profile.bands)]
+    return write_item(
+        output.target.with_suffix(".json"),
+        dict(zip(files, bands, strict=True)),
+        output.profile,
+        time=time,
+        properties={
+            "gsd": resolution_m(output.profile.geobox),
+            "processing:software": {"geosr": __version__},
+            "geosr:model": resolver.spec.name,
+            "geosr:weights_sha256": resolver.weights_hash,
+            "geosr:scale": work.job.scale,
+        },
+        sources=scene.paths,
+    )

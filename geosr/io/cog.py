@@ -16,8 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-from zlib import crc32
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -28,6 +27,7 @@ from rasterio.io import MemoryFile
 
 from geosr.errors import OutputError
 from geosr.grid import BLOCK
+from geosr.io.blocks import Block, BlockFile
 from geosr.radiometry import Radiometry
 
 ZSTD_LEVEL = 1
@@ -74,54 +74,6 @@ AT_ONCE = 16
 """Blocks that are in memory while the finished file is written."""
 
 
-class Block(NamedTuple):
-    """Where a compressed block lies in the block file, and its checksum."""
-
-    offset: int
-    length: int
-    checksum: int
-
-    def matches(self, file: BinaryIO) -> bool:
-        """Whether an open block file holds this block as it was written."""
-        return crc32(os.pread(file.fileno(), self.length, self.offset)) == self.checksum
-
-
-class BlockFile:
-    """Compressed blocks in the order in which they were finished, in a file that is only ever appended to."""
-
-    def __init__(self, path: Path, *, size: int = 0) -> None:
-        self.file: BinaryIO = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115  (closed by close)
-        self.file.truncate(size)
-        self.file.seek(size)
-        self.size = size
-
-    def append(self, data: bytes) -> Block:
-        """Write one block and say where it lies."""
-        self.file.write(data)
-        block = Block(self.size, len(data), crc32(data))
-        self.size += len(data)
-        return block
-
-    def read(self, block: Block) -> bytes:
-        """The bytes of a block. Any thread may read.
-
-        Raises:
-            OutputError: They are not those that were written.
-        """
-        data = os.pread(self.file.fileno(), block.length, block.offset)
-        if crc32(data) != block.checksum:
-            raise OutputError(f"a block of {self.file.name} is not as it was written; run again with --restart")
-        return data
-
-    def flush(self) -> None:
-        """Hand everything to the operating system."""
-        self.file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-
-
 def block_grid(shape: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of blocks of an image."""
     return -(-shape[0] // BLOCK), -(-shape[1] // BLOCK)
@@ -162,7 +114,7 @@ def add_overviews(
     """The blocks of every level, the image first; each overview pixel is the mean of the valid ones of its four.
 
     Args:
-        blocks: The file that the blocks are in, and that the overviews' go to.
+        blocks: The file that new overviews go to.
         made: Blocks by number, row by row: all of the image, and those of overviews that exist already.
         profile: The raster.
         executor: Runs the compression.
@@ -181,7 +133,7 @@ def add_overviews(
             for down, right in np.ndindex(2, 2):
                 source = (2 * row + down) * finer_columns + 2 * column + right
                 if 2 * column + right < finer_columns and source < len(levels[level - 1]):
-                    block = decode(blocks.read(levels[level - 1][source]), len(profile.bands), profile.dtype)
+                    block = decode(levels[level - 1][source].read(), len(profile.bands), profile.dtype)
                     there = slice(down * half, (down + 1) * half), slice(right * half, (right + 1) * half)
                     halves[:, *there] = halve(block, profile.radiometry)
             return encode(halves[:, : shape[0] - row * BLOCK, : shape[1] - column * BLOCK])
@@ -215,15 +167,12 @@ def halve(digital: NDArray[Any], radiometry: Radiometry) -> NDArray[Any]:
         return radiometry.to_digital(total / valid.sum(axis=0))
 
 
-def write_cog(
-    path: Path, profile: Profile, blocks: BlockFile, levels: Sequence[Sequence[Block]], executor: Executor
-) -> None:
+def write_cog(path: Path, profile: Profile, levels: Sequence[Sequence[Block]], executor: Executor) -> None:
     """Write the file: directories of all levels first, then the blocks, smallest overview first.
 
     Args:
         path: The file to write.
         profile: The raster.
-        blocks: The file that the blocks are in.
         levels: Blocks of every level, as `add_overviews` returns them.
         executor: Reads blocks, and checks that they are as they were written, while others are copied.
     """
@@ -248,7 +197,7 @@ def write_cog(
             file.write(layout.pack(directory, at=file.tell(), last=index == len(directories) - 1))
         for level in reversed(levels):
             for first in range(0, len(level), AT_ONCE):
-                for data in executor.map(blocks.read, level[first : first + AT_ONCE]):
+                for data in executor.map(Block.read, level[first : first + AT_ONCE]):
                     file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -1,4 +1,7 @@
-"""Shards: windows of a sharded Zarr array straight from its files, in less than half the time that zarr-python takes.
+"""Shards: a sharded Zarr array read and written straight in its files.
+
+Windows are read in less than half the time that zarr-python takes, and a shard that is written has its name only when
+it is whole, so that any process may write it at any time.
 
 References:
     [1] Zarr v3, sharding codec: https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/.
@@ -8,21 +11,25 @@ References:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import zarr
-from numcodecs import blosc
+from numcodecs import Blosc, blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
 from geosr.grid import Window, size
+from geosr.io.blocks import store
+
+_MISSING = 2**64 - 1  # offset and length of a chunk that is not stored [1]
 
 
 def compression(dtype: Any) -> tuple[BloscCodec, Crc32cCodec]:
@@ -90,6 +97,41 @@ class ShardedArray:
                     part[:, *where] = np.frombuffer(stored, self.dtype).reshape(-1, *self.chunk)[:, *pixels]
         return values
 
+    def write(self, shard: tuple[int, int], chunks: Mapping[tuple[int, int], bytes]) -> None:
+        """Put a shard on disk, as a whole or not at all.
+
+        Args:
+            shard: Its row and column. The folder of all shards is there.
+            chunks: What `encode_chunk` made, by row and column in the shard; those beyond the array's edge are missing.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        index = np.full(
+            (*(side // step for side, step in zip(self.shard, self.chunk, strict=True)), 2), _MISSING, "<u8"
+        )
+        offset = 0
+        for place, data in chunks.items():
+            index[place] = offset, len(data)
+            offset += len(data)
+        path = self.path(shard)
+        path.parent.mkdir(exist_ok=True)  # the array's folder is not made again: it may have moved away, finished
+        store(path, [*chunks.values(), _checked(index.tobytes())])
+
+    def path(self, shard: tuple[int, int]) -> Path:
+        """The file of a shard."""
+        return Path(self.folder, *map(str, shard))
+
+    def is_whole(self, shard: tuple[int, int]) -> bool:
+        """Whether a shard is on disk, with its index and as long as that says."""
+        try:
+            with FileIO(self.path(shard)) as file:
+                index, end = self._index(file)
+        except (FileNotFoundError, ValueError):
+            return False
+        stored = index[index[..., 0] != _MISSING]
+        return bool(stored.size) and int(stored.sum(axis=1).max()) == end
+
     def _index(self, file: FileIO) -> tuple[NDArray[np.uint64], int]:
         """Offset and length of each chunk of a shard, and where its chunks end."""
         rows, columns = (side // step for side, step in zip(self.shard, self.chunk, strict=True))
@@ -97,16 +139,34 @@ class ShardedArray:
         if end < 0:
             raise ValueError("a shard is too short")
         file.seek(end)
-        index = np.frombuffer(file.read(rows * columns * 16), "<u8")
+        index = np.frombuffer(_unchecked(file.read()), "<u8")
         return index.reshape(rows, columns, 2), end
 
 
+def encode_chunk(values: NDArray[Any], side: int, fill: float) -> bytes:
+    """The bytes of a square chunk in our `compression`: values ``(band, y, x)``, and the fill value beyond them."""
+    padding = [(0, 0), *((0, side - length) for length in values.shape[1:])]
+    whole = np.ascontiguousarray(np.pad(values, padding, constant_values=fill))
+    compressed: bytes = Blosc(cname="lz4", clevel=5, shuffle=Blosc.BITSHUFFLE).encode(whole)
+    return _checked(compressed)
+
+
 def _decompressed(data: bytes) -> bytes:
-    """The bytes of a chunk, behind which its checksum is stored [2]."""
-    if google_crc32c.value(data[:-4]) != int.from_bytes(data[-4:], "little"):
-        raise ValueError("a chunk is not as it was written")
-    decompressed: bytes = blosc.decompress(data[:-4])
+    """The bytes of a chunk."""
+    decompressed: bytes = blosc.decompress(_unchecked(data))
     return decompressed
+
+
+def _checked(data: bytes) -> bytes:
+    """The bytes and, behind them, their checksum [2]."""
+    return data + int(google_crc32c.value(data)).to_bytes(4, "little")
+
+
+def _unchecked(data: bytes) -> bytes:
+    """The bytes in front of their checksum, which must be theirs."""
+    if google_crc32c.value(data[:-4]) != int.from_bytes(data[-4:], "little"):
+        raise ValueError("it is not as it was written")
+    return data[:-4]
 
 
 def _blocks(window: Window, sides: tuple[int, int]) -> Iterator[tuple[tuple[int, ...], Window, Window]]:

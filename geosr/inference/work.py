@@ -1,0 +1,112 @@
+"""Shards of a job, super-resolved and stored: what every executor has done, in one process or in hundreds.
+
+A shard is what one tile becomes. It is done, stored and, where work was lost, done again as one.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from geosr.grid import Window, relative, scaled, size
+from geosr.inference.blend import OverlapPlan
+from geosr.inference.cores import Core, superresolve_cores
+from geosr.inference.job import Job
+from geosr.inference.outputs import Output
+from geosr.io.scene import Scene
+from geosr.io.work import work_folder
+
+AHEAD = 1
+"""Cores that are compressed while the network works."""
+GDAL_CACHE = 16 * 2**20
+"""Bytes of decoded blocks that GDAL may keep."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that a process needs to do any shard of a job. It pickles in some kilobytes: no pixels, no weights."""
+
+    scene: Scene
+    job: Job
+    output: Output
+    batch_size: int = 1
+
+    def __len__(self) -> int:
+        """How many shards there are."""
+        return len(self.job.tiles)
+
+    def do(self, shards: Sequence[int], *, threads: int | None = None) -> Iterator[int]:
+        """Super-resolve and store these shards; each one's index when it is on disk.
+
+        Reading, the network, compression and storing go on at the same time.
+
+        Args:
+            shards: Indices of shards.
+            threads: Threads that compress; None: one for each core of the machine.
+
+        Raises:
+            OSError: A shard cannot be stored.
+            GeosrError: The scene cannot be read, or the model cannot be had.
+        """
+        encoding: deque[tuple[int, list[Future[dict[str, bytes]]]]] = deque()
+
+        def store_oldest() -> int:
+            shard, parts = encoding.popleft()
+            self.output.store(shard, {key: data for part in parts for key, data in part.result().items()})
+            return shard
+
+        with ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="encode") as encoders:
+            with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+                for core in superresolve_cores(
+                    self.scene,
+                    self.job.tiles,
+                    self.job.resolver,
+                    self._in_order(shards),
+                    seeds=self.job.seeds,
+                    batch_size=self.batch_size,
+                    folder=work_folder(self.output.target),
+                ):
+                    encoding.append((core.tile.index, self._encode(core, encoders)))
+                    if len(encoding) > AHEAD:
+                        yield store_oldest()
+            while encoding:
+                yield store_oldest()
+
+    def _in_order(self, shards: Sequence[int]) -> list[int]:
+        """The order in which they are done: equal shapes fill batches, and smaller ones fit freed memory."""
+        tiles = self.job.tiles
+        if isinstance(tiles, OverlapPlan):
+            return sorted(shards)
+        return sorted(shards, key=lambda shard: tiles.tile(shard).shape, reverse=True)
+
+    def _encode(self, core: Core, encoders: ThreadPoolExecutor) -> list[Future[dict[str, bytes]]]:
+        """The compressed blocks of a core, under way."""
+        window = scaled(relative(core.tile.core, self.job.window), self.job.scale)
+        all_valid, side = bool(core.valid.all()), self.output.part_side
+
+        def encode_part(part: Window) -> dict[str, bytes]:
+            rows, columns = relative(part, window)
+            return self.output.encode(part, self._part(core, rows, columns, all_valid=all_valid))
+
+        parts = [
+            (slice(top, min(top + side, window[0].stop)), slice(left, min(left + side, window[1].stop)))
+            for top in range(window[0].start, window[0].stop, side)
+            for left in range(window[1].start, window[1].stop, side)
+        ]
+        return [encoders.submit(encode_part, part) for part in parts]
+
+    def _part(self, core: Core, rows: slice, columns: slice, *, all_valid: bool) -> NDArray[np.float32]:
+        """SR reflectance (band, y, x) of a part of a core, NaN where invalid."""
+        if core.sr is None:
+            shape = size((rows, columns))
+            return np.full((len(self.job.profile.bands), *shape), np.nan, np.float32)
+        values = core.sr[:, rows, columns]
+        if all_valid:
+            return values
+        lr_rows, lr_columns = (np.arange(along.start, along.stop) // self.job.scale for along in (rows, columns))
+        return np.where(core.valid[np.ix_(lr_rows, lr_columns)], values, np.float32(np.nan))
