@@ -28,7 +28,7 @@ from geosr.cli.options import (
     read_share,
     split_names,
 )
-from geosr.errors import GeosrError, OutputError
+from geosr.errors import GeosrError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from geosr.inference import Prediction
@@ -37,13 +37,18 @@ if TYPE_CHECKING:
 
 @app.command()
 def predict(
-    sources: Sources,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="INPUT...", help="Raster, or the single-band files of one scene.", show_default=False),
+    ] = None,
+    *,
     out: Annotated[
         str,
         typer.Option(
             "--out",
             "-o",
-            help="What to write: sr.tif (Cloud-Optimised GeoTIFF), sr.zarr, or a folder for one GeoTIFF per band.",
+            help="What to write: sr.tif (Cloud-Optimised GeoTIFF), sr.zarr, or a folder for one GeoTIFF per band; "
+            "of a batch a folder, or out/{name}.zarr.",
             show_default=False,
         ),
     ],
@@ -85,6 +90,11 @@ def predict(
         str | None,
         typer.Option(metavar="I/N", help="Do the I-th of N shares, as one job of an array; then geosr assemble."),
     ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(help="Many scenes: a text file with one in each line, or a STAC search's answer as JSON."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Of a batch, leave out scenes that are done.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Do not continue a run that was stopped.")] = False,
     preview: Annotated[Path | None, typer.Option(help="PNG to write with a before/after picture.")] = None,
@@ -99,18 +109,41 @@ def predict(
 
     A run that was stopped continues when the same command is given again.
     """
+    from geosr.inference import Prediction
     from geosr.inference import predict as run
     from geosr.inference.tiled import DEFAULT_TILE
 
-    with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
-        done = run(
-            sources, out, model=model, blend=blend, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata,
-            sensor=sensor, baseline=baseline, aoi=aoi, samples=samples, seed=seed, dtype=dtype, device=device,
-            precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
-            executor=executor(workers, dask), shard=None if shard is None else read_share(shard), overwrite=overwrite,
-            restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
-        )  # fmt: skip
-    _report(done, as_json=as_json, quiet=quiet)
+    if (batch is None) == (not sources):
+        raise UsageError("give the files of one scene, or many scenes with --batch LIST")
+    if batch is None and resume:
+        raise UsageError("--resume is for a batch; one scene continues by itself")
+    if batch is not None and (shard or preview):
+        raise UsageError("--shard and --preview are for one scene, not for a batch")
+
+    def one(files: list[str], target: str) -> Prediction:
+        with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
+            return run(
+                files, target, model=model, blend=blend, bands=split_names(bands), scale=scale, offset=offset,
+                nodata=nodata, sensor=sensor, baseline=baseline, aoi=aoi, samples=samples, seed=seed, dtype=dtype,
+                device=device, precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
+                executor=executor(workers, dask), shard=None if shard is None else read_share(shard),
+                overwrite=overwrite, restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
+            )  # fmt: skip
+
+    if batch is None:
+        _report(one(sources or [], out), as_json=as_json, quiet=quiet)
+        return
+    from geosr.inference.batch import predict_batch
+
+    ended = predict_batch(batch, out, one, resume=resume, overwrite=overwrite)
+    if as_json:
+        print(json.dumps(asdict(ended), default=str))
+    else:
+        print(f"{len(ended.done)} scenes are done, {len(ended.skipped)} were, {len(ended.failed)} failed")
+        for name, why in ended.failed.items():
+            print(f"{name}: {why}", file=sys.stderr)
+    if ended.failed:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -160,7 +193,7 @@ def demo(
         raise OutputError(f"folder {out} cannot be made: {error.strerror}") from error
     predict(
         [str(demo_scene())],
-        str(out / "virginia_coast_sr.tif"),
+        out=str(out / "virginia_coast_sr.tif"),
         overwrite=overwrite,
         preview=out / "virginia_coast_sr.png",
         quiet=quiet,
