@@ -65,7 +65,7 @@ def test_outputs_have_the_names_of_their_scenes():
     scenes = [Listed("a", []), Listed("b", [])]
     assert name_outputs(scenes, "out") == {"a": "out/a.tif", "b": "out/b.tif"}
     assert name_outputs(scenes, "out/{name}/sr.zarr") == {"a": "out/a/sr.zarr", "b": "out/b/sr.zarr"}
-    with pytest.raises(UsageError, match=r"one file, for 2 scenes; give a folder, or out/\{name\}\.tif"):
+    with pytest.raises(UsageError, match=r"one file for 2 scenes; give a folder, or out/\{name\}\.tif"):
         name_outputs(scenes, "sr.tif")
     with pytest.raises(OutputError, match="several scenes of the list are called a, and their outputs"):
         name_outputs([*scenes, Listed("a", ["other"])], "out")
