@@ -32,11 +32,15 @@ MODELS = ("s2-rgbn-x2", "s2-rgbn-x4")
 
 
 def main() -> None:
-    """Measure everything and write the report."""
+    """Measure everything and write the report, or renew its section on scale."""
+    if sys.argv[1:] == ["scale"]:
+        before, _, after = RESULTS.read_text().partition(SCALE)
+        RESULTS.write_text("\n\n".join(filter(None, [before.strip(), scale(), _after(after)])) + "\n")
+        return
     with tempfile.TemporaryDirectory(dir=os.environ.get("GEOSR_BENCH_DIR")) as folder:
         work = Path(folder)
         parts = [header(), speed(work), memory(work), tiling(work), *(quality_table(name) for name in MODELS)]
-        parts += [generator(), data_loading(), degradation(), preparation(), training()]
+        parts += [generator(), data_loading(), degradation(), preparation(), training(), scale()]
     RESULTS.write_text("\n\n".join(parts) + "\n")
     print(f"\nwritten to {RESULTS}")
 
@@ -252,6 +256,51 @@ def training() -> str:
         f"{100 * data['share']:.1f} % of {data['step_time']:.2f} s a step (target below {100 * data['target']:.0f}). "
         "From the command to the end of the first step, `config_demo.yaml`: "
         f"{start['seconds']:.1f} s (target below {start['target']:.0f})."
+    )
+
+
+SCALE = "## Scale"
+
+
+def _after(text: str) -> str:
+    """What follows a section."""
+    _, heading, rest = text.partition("\n## ")
+    return f"{heading}{rest}".strip()
+
+
+def scale() -> str:
+    """A whole Sentinel-2 tile, and executors against each other."""
+    print("measuring a whole tile", flush=True)
+    done = subprocess.run([sys.executable, "-m", "benchmarks.scale"], cwd=HERE.parent, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found = {one["what"]: one for one in map(json.loads, done.stdout.splitlines())}
+    cog, serial, jp2 = found["cog"], found["serial"], found["jp2"]
+    names = {
+        "cog": ("`geosr predict`, COG", "below 600 s, 2 GB", cog),
+        "zarr": ("`geosr predict`, Zarr", "not slower than COG", cog),
+        "accessor": ("`ds.geosr.superresolve()` to Zarr, Dask's threads", "1.15 x, 4 GB", cog),
+        "serial": ("`geosr predict`, one process, two threads", "", serial),
+        "processes": ("`--workers 2`", "", serial),
+        "dask": ("`--dask local`, two workers of one thread", "1.1 x", serial),
+    }
+    rows = [
+        (
+            name,
+            f"{found[what]['size']} x {found[what]['size']}",
+            f"{found[what]['seconds']:.0f} s",
+            f"**{found[what]['seconds'] / reference['seconds']:.2f} x**",
+            f"{found[what]['peak_rss_bytes'] / 1e9:.2f} GB",
+            f"{found[what]['bytes'] / 1e9:.1f} GB",
+            target,
+        )
+        for what, (name, target, reference) in names.items()
+    ]
+    return (
+        f"{SCALE}: the default model, x4, four bands, uint16\n\n"
+        + table(("what", "pixels", "whole command", "of the first", "largest process", "output", "target"), rows)
+        + f"\n\nA product in JPEG 2000, {jp2['size']} x {jp2['size']}: reading takes {jp2['reading']:.1f} s of "
+        f"{jp2['seconds']:.1f} s, beside the network: {100 * jp2['reading'] / jp2['seconds']:.0f} % (target 10)."
     )
 
 
