@@ -3,15 +3,47 @@
 import logging
 from math import log2
 from os import PathLike, fspath
+from typing import Protocol
+
+from odc.geo.geobox import GeoBox
 
 from geosr.errors import ModelError
-from geosr.io.scene import Scene, resolution_m
+from geosr.io.scene import resolution_m
 from geosr.models import WeightsFile, find_weights, shipped_models
 
 log = logging.getLogger(__name__)
 
 
-def fitting_models(scene: Scene) -> list[WeightsFile]:
+class Image(Protocol):
+    """What is known of a scene, or of an array in memory."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def geobox(self) -> GeoBox:
+        """Its grid."""
+        ...
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """Its bands."""
+        ...
+
+    @property
+    def named(self) -> bool:
+        """Whether it names its bands itself."""
+        ...
+
+    @property
+    def naming(self) -> str:
+        """How a user names them."""
+        ...
+
+
+def fitting_models(scene: Image) -> list[WeightsFile]:
     """The shipped models whose bands the scene has, the best fit first.
 
     The nearest ground sampling distance fits best; among equals the larger scale.
@@ -26,7 +58,7 @@ def fitting_models(scene: Scene) -> list[WeightsFile]:
     return sorted((w for w in shipped_models() if set(w.spec.bands) <= set(scene.bands)), key=misfit)
 
 
-def choose_model(scene: Scene, wanted: str | PathLike[str] | None = None) -> WeightsFile:
+def choose_model(scene: Image, wanted: str | PathLike[str] | None = None) -> WeightsFile:
     """The model to use: the one that is wanted, else the shipped one that fits best.
 
     Raises:
@@ -48,8 +80,8 @@ def choose_model(scene: Scene, wanted: str | PathLike[str] | None = None) -> Wei
     return weights
 
 
-def _lacking(scene: Scene, needs: str) -> str:
+def _lacking(scene: Image, needs: str) -> str:
     has = f"{scene.name} has {len(scene.bands)} bands"
     if scene.named:
         return f"{has} ({' '.join(scene.bands)}); {needs}"
-    return f"{has} without names; {needs}\nName its bands in file order with --bands, such as --bands B02,B03,B04,B08"
+    return f"{has} without names; {needs}\nName its bands in order: {scene.naming}"

@@ -157,7 +157,7 @@ def stored_geobox(
     axes = [beside.get(axis) for axis in dimensions(array)[-2:]]
     centres = [np.asarray(axis[:], np.float64) for axis in axes if axis is not None and axis.ndim == 1]
     if [len(one) for one in centres] == [height, width] and min(height, width) > 1:
-        (top_edge, down), (left, across) = (_regular(one, name) for one in centres)
+        (top_edge, down), (left, across) = (regular(one, name) for one in centres)
         from_centres = Affine(across, 0, left, 0, down, top_edge)
         # A part that was cut out with xarray keeps the transform of the whole; its coordinates are right.
         if stored is None or not _agree(stored, from_centres, (height, width)):
@@ -214,7 +214,7 @@ def _agree(stored: Affine, expected: Affine, shape: tuple[int, int]) -> bool:
     return all(math.dist(corner, ~expected * (stored * corner)) < 0.1 for corner in corners)
 
 
-def _regular(centres: NDArray[np.float64], name: str) -> tuple[float, float]:
+def regular(centres: NDArray[np.float64], name: str) -> tuple[float, float]:
     """Outer edge of the first pixel and signed pixel size of evenly spaced pixel centres."""
     step = (centres[-1] - centres[0]) / (len(centres) - 1)
     if not step or np.abs(centres - centres[0] - step * np.arange(len(centres))).max() > 0.1 * abs(step):

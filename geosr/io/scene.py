@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
-from geosr.errors import BandError, GridError, InputError, RadiometryError, UsageError, did_you_mean
+from geosr.errors import BandError, GridError, InputError, RadiometryError, did_you_mean
 from geosr.grid import Window, size
+from geosr.io.claims import Claims, claim, shared_encoding
 from geosr.io.gdal import GdalFile
 from geosr.io.raster import Raster
 from geosr.io.source import Said, Source
-from geosr.radiometry import Radiometry, representable
-from geosr.sensors import canonical_band, get_sensor
+from geosr.radiometry import Radiometry
+from geosr.sensors import canonical_band
 
 logger = logging.getLogger(__name__)
 
@@ -45,29 +46,6 @@ class _Layer:
     offset: Said | None
     nodata: Said | None
     saturated: Said | None
-
-
-@dataclass(frozen=True)
-class _Flags:
-    """What the user says about the encoding, for what the file does not say."""
-
-    scale: float | None
-    offset: float | None
-    nodata: float | None
-    sensor: str | None
-    baseline: str | None
-
-    def radiometry(self, *, silent: bool) -> Radiometry | None:
-        """What ``--sensor`` says; a baseline is only asked for where the file needs one."""
-        if self.sensor is None:
-            return None
-        sensor = get_sensor(self.sensor)
-        needed = sensor.offset_since is None or self.baseline is not None or (silent and self.scale is None)
-        return sensor.radiometry(self.baseline) if needed else None
-
-    @property
-    def sensor_source(self) -> str:
-        return f"flag --sensor {self.sensor}" + (f" --baseline {self.baseline}" if self.baseline else "")
 
 
 class Scene:
@@ -93,8 +71,10 @@ class Scene:
     """The type that is stored."""
     facts: dict[str, str]
     """Where bands, scale, offset, nodata and crs come from, in words."""
+    naming = "--bands B02,B03,B04,B08"
+    """How a user names bands, for messages."""
 
-    def __init__(self, paths: Sequence[str], *, bands: Sequence[str] | None, flags: _Flags) -> None:
+    def __init__(self, paths: Sequence[str], *, bands: Sequence[str] | None, flags: Claims) -> None:
         self.paths = tuple(paths)
         self._flags = flags
         self._handles: dict[tuple[int, int, str], Source] = {}
@@ -148,8 +128,8 @@ class Scene:
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the handles, which the receiver opens again."""
-        return {**self.__dict__, "_handles": {}}
+        """Everything but the handles, which the receiver opens again, and pixels, which would weigh on every task."""
+        return {key: value for key, value in self.__dict__.items() if key != "_sample"} | {"_handles": {}}
 
     def close(self) -> None:
         """Close every handle of every thread of this process."""
@@ -179,15 +159,7 @@ class Scene:
     def _radiometry(self, indices: Iterable[int]) -> Radiometry:
         """How the digital numbers of these bands encode reflectance."""
         layers = [self._layers[index] for index in indices]
-        values: dict[str, float | None] = {}
-        for fact in ("scale", "offset", "nodata", "saturated"):
-            said = [getattr(layer, fact) for layer in layers]
-            numbers = {f"{one.value:.9g}" if one else "none": one.value if one else None for one in said}
-            if len(numbers) > 1:
-                raise RadiometryError(
-                    f"{self.name} has bands with different {fact} ({', '.join(numbers)}); choose bands that share one"
-                )
-            (values[fact],) = numbers.values()
+        values = shared_encoding(layers, name=self.name)
         if values["scale"] is None:
             if np.dtype(self.dtype).kind != "f":
                 low, high = self.describe_values()
@@ -208,19 +180,7 @@ class Scene:
 
     def _silence(self, observed: str) -> str:
         """The message for a scene that nobody explained."""
-        said = self._layers[0].nodata
-        nodata = " --nodata 0" if said is None or said.value == 0 else ""
-        lines = {
-            "Sentinel-2 L2A, processing baseline 04.00 or later:": f"--scale 1e-4 --offset -0.1{nodata}",
-            "Sentinel-2 before baseline 04.00, or *_HARMONIZED:": f"--scale 1e-4{nodata}",
-            "values that are reflectance already:": "--scale 1",
-        }
-        if self.dtype == "uint8":
-            lines["8-bit imagery with 255 = 100 %:"] = f"--scale {1 / 255:.15g}"
-        elif np.dtype(self.dtype).kind == "f":
-            lines["percent:"] = "--scale 0.01"
-        told = "".join(f"\n  {meaning:<52} {flags}" for meaning, flags in lines.items())
-        return f"{self.name} holds {self.dtype} {observed} and says nothing about their unit.{told}"
+        return self._flags.silence(self.name, self.dtype, observed, nodata=self._layers[0].nodata)
 
     def select(self, names: Sequence[str]) -> tuple[int, ...]:
         """Positions of the named bands, counted from 0; aliases such as ``red`` or ``B4`` work.
@@ -280,11 +240,21 @@ class Scene:
         """Stored values of some bands, and where numbers and mask bands leave pixels in."""
         dn = self._read(indices, window)
         valid = radiometry.valid(dn)
-        for path in dict.fromkeys(self._layers[index].path for index in indices):
-            mask = self._source(path).mask(window)
-            if mask is not None:
-                valid &= mask
-        return dn, valid
+        mask = self._mask(indices, window)
+        return dn, valid if mask is None else valid & mask
+
+    def read_mask(self, window: Window | None = None, bands: Sequence[str] | None = None) -> NDArray[np.bool_] | None:
+        """Where masks that are stored beside the bands leave pixels in, ``(y, x)``; None without such masks.
+
+        Arguments are those of :meth:`read`.
+        """
+        return self._mask(self._indices(bands), self._inside(window))
+
+    def _mask(self, indices: Sequence[int], window: Window) -> NDArray[np.bool_] | None:
+        """What the masks of all files of these bands leave in."""
+        paths = dict.fromkeys(self._layers[index].path for index in indices)
+        masks = [mask for path in paths if (mask := self._source(path).mask(window)) is not None]
+        return np.logical_and.reduce(masks) if masks else None
 
     def read_digital(
         self,
@@ -404,9 +374,7 @@ def open_scene(
     several = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     if not several:
         raise InputError("no file was given; a scene needs at least one")
-    if baseline is not None and sensor is None:
-        raise UsageError(f"--baseline {baseline} says nothing without --sensor (sentinel-2-l2a or sentinel-2-l1c)")
-    flags = _Flags(scale, offset, nodata, sensor, baseline)
+    flags = Claims(scale, offset, nodata, sensor, baseline)
     return Scene([os.fspath(source) for source in several], bands=bands, flags=flags)
 
 
@@ -472,7 +440,7 @@ def _require_same_grid(first: Source, other: Source) -> None:
             )
 
 
-def _layers(path: str, source: Source, *, flags: _Flags) -> list[_Layer]:
+def _layers(path: str, source: Source, *, flags: Claims) -> list[_Layer]:
     """The bands of one file with everything that product, file and user say about them."""
     in_file_name = _band_in_file_name(source.name) if len(source.bands) == 1 else None
     product = source.product
@@ -487,40 +455,13 @@ def _layers(path: str, source: Source, *, flags: _Flags) -> list[_Layer]:
                 tags = f"(scale {scale.value:g}, offset {offset.value:g})"
                 logger.warning("%s: %s overrules its tags %s", source.name, said, tags)
             scale, offset = Said(encoding.scale, said), Said(encoding.offset, said)
-            nodata, saturated = nodata or _said(encoding.nodata, said), _said(encoding.saturated, said)
+            nodata, saturated = nodata or claim(encoding.nodata, said), claim(encoding.saturated, said)
 
-        encoded = flags.radiometry(silent=scale is None)
-        scale = _agree(source.name, "scale", scale, _said(flags.scale, "flag --scale"))
-        offset = _agree(source.name, "offset", offset, _said(flags.offset, "flag --offset"))
-        nodata = _agree(source.name, "nodata", nodata, _said(flags.nodata, "flag --nodata"))
-        if encoded is not None:
-            said = flags.sensor_source
-            scale = _agree(source.name, "scale", scale, Said(encoded.scale, said))
-            offset = _agree(source.name, "offset", offset, Said(encoded.offset, said))
-            nodata, saturated = nodata or _said(encoded.nodata, said), saturated or _said(encoded.saturated, said)
-        if saturated is not None and not representable(saturated.value, stored.dtype):
-            saturated = None
-        layers.append(_Layer(path, index, stored.description, in_file_name, scale, offset, nodata, saturated))
+        told = replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated)
+        known = flags.explain(told, name=source.name)
+        facts = (known.scale, known.offset, known.nodata, known.saturated)
+        layers.append(_Layer(path, index, stored.description, in_file_name, *facts))
     return layers
-
-
-def _said(value: float | None, source: str) -> Said | None:
-    return None if value is None else Said(value, source)
-
-
-def _agree(name: str, fact: str, trusted: Said | None, claim: Said | None) -> Said | None:
-    """What is known after a less trusted claim, which fills silence but overrules nothing."""
-    if trusted is None or claim is None:
-        return trusted or claim
-    same = math.isclose(trusted.value, claim.value, rel_tol=1e-6) or (
-        math.isnan(trusted.value) and math.isnan(claim.value)
-    )
-    if not same:
-        raise RadiometryError(
-            f"{name} has {fact} {trusted.value:g} ({trusted.source}) and {claim.source} says {claim.value:g}; drop the "
-            "flag, or correct a wrongly tagged file: gdal_edit.py -scale S -offset O -a_nodata N FILE"
-        )
-    return trusted
 
 
 def _band_names(
