@@ -160,6 +160,34 @@ class Radiometry:
         return next(dn for dn in candidates if low <= dn <= high and dn not in (self.nodata, self.saturated))
 
 
+def storable(values: NDArray[Any], encoding: Radiometry) -> NDArray[Any]:
+    """The values, of which those that ``encoding`` would not bring back are replaced by the nearest that it does.
+
+    xarray and GDAL encode values as integers when they write them: one that falls on nodata would become invalid, and
+    one beyond the type's range anything. Values in between stay as they are, unrounded.
+
+    Args:
+        values: What ``DN * scale + offset`` of the encoding is, ``(band, y, x)``; NaN where invalid.
+        encoding: How they will be written; nothing is done for float types.
+
+    >>> storable(np.float32([[[0.2, 0.00003, -1, np.nan]]]), Radiometry(scale=1e-4, nodata=0))
+    array([[[2.e-01, 1.e-04, 1.e-04,    nan]]], dtype=float32)
+    """
+    if np.dtype(encoding.dtype).kind not in "iu":
+        return values
+    exact = (values - np.float64(encoding.offset)) / encoding.scale
+    low, high = _range(np.dtype(encoding.dtype))
+    near = 0.51  # of a DN: whoever encodes rounds a little differently
+    lost = (exact < low - near) | (exact > high + near)
+    for marker in (encoding.nodata, encoding.saturated):
+        if marker is not None:
+            lost |= np.abs(exact - marker) < near
+    if not lost.any():
+        return values
+    back = encoding.to_digital(values) * np.float64(encoding.scale) + encoding.offset
+    return np.where(lost, back.astype(values.dtype), values)
+
+
 def representable(value: int | float, dtype: DTypeLike) -> bool:
     """Whether a DN of `dtype` can hold `value`.
 
