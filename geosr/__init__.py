@@ -6,6 +6,8 @@ Names are loaded when they are first used, so that ``import geosr`` is quick and
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geosr._xarray_hook import register_with_xarray
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from geosr.models import Model, ModelSpec
     from geosr.radiometry import Radiometry
     from geosr.training import train
+    from geosr.xr import open
 
 _HOME = {
     "GeosrError": "geosr.errors",
@@ -30,6 +33,7 @@ _HOME = {
     "assemble": "geosr.inference",
     "demo_scene": "geosr.demo",
     "load_model": "geosr.inference",
+    "open": "geosr.xr",
     "open_scene": "geosr.io.scene",
     "predict": "geosr.inference",
     "train": "geosr.training",
@@ -47,6 +51,7 @@ __all__ = [
     "assemble",
     "demo_scene",
     "load_model",
+    "open",
     "open_scene",
     "predict",
     "train",
@@ -61,3 +66,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])
+
+
+register_with_xarray()

@@ -53,8 +53,8 @@ def write_preview(
     sharp = _Source(lambda part, shape: sr.read_digital(part, shown, shape=shape), radiometry)
     scale = sr.geobox.shape[0] // height
     overview = sharp.read((slice(0, height * scale), slice(0, width * scale)), _fit(height, width, step))
-    low, high = _stretch(overview)
-    row, column = _most_detail(overview, (height, width), zoom)
+    low, high = stretch_of(overview)
+    row, column = most_detail(overview, (height, width), zoom)
     place = (slice(row, row + zoom), slice(column, column + zoom))
     in_scene = moved(place, window[0].start, window[1].start)
     square = (zoom * ZOOM, zoom * ZOOM)
@@ -62,11 +62,9 @@ def write_preview(
         [lr.read(window, _fit(height, width, step)), overview],
         [lr.read(in_scene, square), sharp.read(scaled(place, scale), square)],
     ]
-    rows = [[_image(panel, low, high) for panel in row] for row in panels]
-    picture = _compose(
-        rows, (("input, bicubic", f"super-resolved x{scale}"), ("zoom, bicubic", "zoom, super-resolved"))
-    )
-    return _save(picture, out)
+    rows = [[to_image(panel, low, high) for panel in row] for row in panels]
+    picture = compose(rows, (("input, bicubic", f"super-resolved x{scale}"), ("zoom, bicubic", "zoom, super-resolved")))
+    return save(picture, out)
 
 
 def _fit(height: int, width: int, step: float) -> tuple[int, int]:
@@ -86,14 +84,14 @@ class _Source:
         return self.radiometry.to_reflectance(self.digital(window, shape))
 
 
-def _stretch(image: NDArray[np.float32]) -> tuple[float, float]:
+def stretch_of(image: NDArray[np.float32]) -> tuple[float, float]:
     """Reflectance that is shown black and white: the 1st and 99th percentile."""
     valid = image[np.isfinite(image)]
     low, high = np.percentile(valid, (1, 99)) if valid.size else (0.0, 1.0)
     return float(low), float(max(high, low + 1e-6))
 
 
-def _most_detail(image: NDArray[np.float32], shape: tuple[int, int], zoom: int) -> tuple[int, int]:
+def most_detail(image: NDArray[np.float32], shape: tuple[int, int], zoom: int) -> tuple[int, int]:
     """First row and column, in LR pixels, of the square with the largest differences between neighbours."""
     grey = np.nan_to_num(image.mean(axis=0))
     detail = np.abs(np.diff(grey, axis=0, prepend=grey[:1])) + np.abs(np.diff(grey, axis=1, prepend=grey[:, :1]))
@@ -110,12 +108,13 @@ def _most_detail(image: NDArray[np.float32], shape: tuple[int, int], zoom: int) 
     return row, column
 
 
-def _image(reflectance: NDArray[np.float32], low: float, high: float) -> Image.Image:
+def to_image(reflectance: NDArray[np.float32], low: float, high: float) -> Image.Image:
+    """Three bands of reflectance (band, y, x) as a picture; ``low`` is black, as are invalid pixels, ``high`` white."""
     grey = np.nan_to_num((reflectance - low) / (high - low)).clip(0, 1) ** (1 / 1.4)
     return Image.fromarray((grey * 255).round().astype(np.uint8).transpose(1, 2, 0))
 
 
-def _compose(rows: Sequence[Sequence[Image.Image]], labels: Sequence[Sequence[str]]) -> Image.Image:
+def compose(rows: Sequence[Sequence[Image.Image]], labels: Sequence[Sequence[str]]) -> Image.Image:
     """Panels in rows, a caption above each."""
     gap, caption = 6, 26
     columns = [max(row[i].width for row in rows) for i in range(2)]
@@ -148,9 +147,9 @@ def write_pair_preview(hr: Raster, lr: Raster, out: str | PathLike[str]) -> Path
     fine, coarse = (raster.array[[raster.bands.index(band) for band in shown]] for raster in (hr, lr))
     height, width = coarse.shape[1:]
     scale = fine.shape[1] // height
-    low, high = _stretch(coarse)
+    low, high = stretch_of(coarse)
     zoom = min(SIDE // ZOOM, height, width)
-    row, column = _most_detail(coarse, (height, width), zoom)
+    row, column = most_detail(coarse, (height, width), zoom)
     place = (slice(row, row + zoom), slice(column, column + zoom))
     step = max(height, width) / SIDE
     rows = []
@@ -161,13 +160,21 @@ def write_pair_preview(hr: Raster, lr: Raster, out: str | PathLike[str]) -> Path
         pair = (fine[:, *scaled(window, scale)], coarse[:, *window])
         filters = (Image.Resampling.BOX if step * scale > 1 else Image.Resampling.NEAREST, Image.Resampling.NEAREST)
         rows.append(
-            [_image(part, low, high).resize(shape[::-1], filter_) for part, filter_ in zip(pair, filters, strict=True)]
+            [
+                to_image(part, low, high).resize(shape[::-1], filter_)
+                for part, filter_ in zip(pair, filters, strict=True)
+            ]
         )
-    picture = _compose(rows, (("HR", f"LR, degraded x{scale}"), ("HR, zoom", "LR, zoom")))
-    return _save(picture, out)
+    picture = compose(rows, (("HR", f"LR, degraded x{scale}"), ("HR, zoom", "LR, zoom")))
+    return save(picture, out)
 
 
-def _save(picture: Image.Image, out: str | PathLike[str]) -> Path:
+def save(picture: Image.Image, out: str | PathLike[str]) -> Path:
+    """Write the picture as PNG and return its path.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     try:
         picture.save(out, format="PNG")
     except OSError as error:

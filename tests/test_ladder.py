@@ -11,7 +11,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "geosr"
 
 WORDS = {"errors", "hashing", "sensors", "radiometry", "grid", "config"}
 MATHS = {"models", "losses", "metrics", "degrade"}
-EVERYTHING = WORDS | MATHS | {"io", "preview", "inference", "data", "demo", "training", "testing", "xr", "cli"}
+EVERYTHING = (
+    WORDS
+    | MATHS
+    | {"io", "preview", "inference", "data", "demo", "training", "testing", "xr", "cli"}
+    | {"compare", "_xarray_hook"}
+)
 
 TRAINERS = {"lightning", "pytorch_lightning", "torchgeo", "torchmetrics", "kornia"}
 READERS = {"rasterio", "xarray", "zarr"}
@@ -40,6 +45,7 @@ LADDER = {
     **dict.fromkeys(MATHS, MATH),
     # rung 2: use
     "preview": Part(may=WORDS | {"io", "preview"}, never=TRAINERS),
+    "compare": Part(may=WORDS | {"io", "preview", "compare"}, never={"torch"} | TRAINERS),
     "inference": Part(may=WORDS | {"io", "models", "preview", "inference"}, never=TRAINERS),
     "data": Part(may=WORDS | MATHS | {"io", "demo", "data"}, never=set()),
     "training": Part(may=WORDS | MATHS | {"io", "data", "training"}, never=set()),
@@ -50,6 +56,7 @@ LADDER = {
     "xr": Part(may=EVERYTHING, never={"torch"} | TRAINERS, door=True),
     "cli": DOOR,
     "": DOOR,
+    "_xarray_hook": Part(may=EVERYTHING, never={"torch"} | READERS | TRAINERS, door=True),
 }
 
 

@@ -1,0 +1,175 @@
+"""xarray objects, super-resolved, and what there is to say of them."""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from geosr.errors import GeosrError, UsageError
+from geosr.grid import finer
+from geosr.inference.arrays import Encoding, superresolve_array
+from geosr.inference.choose import choose_model, fitting_models
+from geosr.inference.ensemble import SPREAD
+from geosr.inference.job import spread_radiometry
+from geosr.inference.resident import keep, locate
+from geosr.inference.superresolver import SuperResolver
+from geosr.io.scene import resolution_m
+from geosr.radiometry import Radiometry
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from geosr.io.xarray import Cube
+
+log = logging.getLogger(__name__)
+
+
+def superresolve_cube(
+    cube: Cube,
+    model: str | PathLike[str] | SuperResolver | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    ensemble: int | None = None,
+    seed: int | None = None,
+) -> xr.DataArray | xr.Dataset:
+    """The xarray object with the model's bands on the finer grid, in the units and the encoding of the input.
+
+    Args:
+        cube: The object.
+        model: A name that `load_model` takes, or a loaded model; None chooses the shipped one that fits.
+        device: ``auto``, ``cpu``, ``cuda``, ``mps``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        batch_size: Tiles that the network takes at once, inside a chunk; 1 if left out.
+        ensemble: Members of the ensemble of a model that takes noise.
+        seed: The first member.
+
+    Raises:
+        GeosrError: See its children; the message says what to do.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size={batch_size} must be at least 1")
+    if isinstance(model, SuperResolver):
+        chosen, key = cube.select(model.spec.bands), keep(model)
+        units, geobox = chosen.units, chosen.geobox
+    else:
+        weights = choose_model(cube, model)
+        chosen = cube.select(weights.spec.bands)
+        units, geobox = chosen.units, chosen.geobox  # fails, where it does, before the weights are loaded
+        key = locate(weights.spec.name if model is None else model, device=device, precision=precision)
+    if geobox.crs is None:
+        log.warning("%s has no coordinate reference system; its output will have none", cube.name)
+    resolver = key.load()
+    spec = resolver.spec
+    if left_out := [band for band in cube.bands if band not in spec.bands]:
+        log.info("model %s has no %s: left out of the output", spec.name, " ".join(left_out))
+    if spec.tiling == "approximate":
+        log.info("model %s looks farther than a tile: tiles are approximate, and blended where they overlap", spec.name)
+    seeds = resolver.seeds(ensemble, seed)
+    spread = len(seeds) > 1
+    if spread:
+        chosen.require_stackable()
+    bands = _Words({}, units.values, units.stored)
+    if not units.assumed and units.state != "decoded":
+        bands = replace(bands, words=_missing(units.values, chosen.first))
+    runs = [bands, _spread(bands, units.state)] if spread else [bands]
+    if spread and chosen.stacked and units.state != "decoded":
+        # One array has one scale and one offset, and a spread has others: both are reflectance then.
+        runs = [_Words(None, Radiometry(1.0, nodata=float("nan"), dtype="float32"), None)] * 2
+    encoding = Encoding(
+        units.values,
+        tuple(run.values for run in runs),
+        tuple(run.stored for run in runs),
+        chosen.name if units.assumed else None,
+    )
+    sr = superresolve_array(chosen.pixels(), key, encoding, seeds=seeds, batch_size=batch_size or 1)
+    return chosen.rebuilt(
+        sr,
+        finer(geobox, spec.scale),
+        suffixes=("", SPREAD) if spread else ("",),
+        words=[run.words for run in runs],
+    )
+
+
+@dataclass(frozen=True)
+class _Words:
+    """How a run of bands is encoded, and the words for it that its input does not have already."""
+
+    words: Mapping[str, Any] | None
+    values: Radiometry
+    stored: Radiometry | None
+
+
+def _missing(radiometry: Radiometry, array: xr.DataArray) -> dict[str, Any]:
+    """The words for what the user said of an array, which its attributes do not say."""
+    words: dict[str, Any] = {"scale_factor": radiometry.scale, "add_offset": radiometry.offset}
+    if radiometry.nodata is not None and radiometry.nodata == radiometry.nodata:
+        words["_FillValue"] = radiometry.nodata
+    return {key: value for key, value in words.items() if key not in array.attrs and key not in array.encoding}
+
+
+def _spread(bands: _Words, state: str) -> _Words:
+    """How the spreads of these bands are encoded."""
+    if state == "decoded":
+        if bands.stored is None:
+            return bands
+        stored = spread_radiometry(bands.stored)
+        return replace(bands, words={"add_offset": stored.offset}, stored=stored)
+    taken = bands.stored is not None and bands.stored.nodata == 0
+    offset = -bands.values.scale if taken else spread_radiometry(bands.values).offset
+    values = replace(bands.values, offset=offset)
+    return replace(bands, words={**(bands.words or {}), "add_offset": offset}, values=values)
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of an xarray object, for people: it shows itself as text, and as a table in a notebook."""
+
+    name: str
+    facts: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        width = max(map(len, self.facts))
+        return "\n".join([self.name, *(f"  {fact:<{width}}  {value}" for fact, value in self.facts.items())])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(fact)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for fact, value in self.facts.items()
+        )
+        return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
+
+
+def info_of(cube: Cube) -> Info:
+    """What the object says of itself, what it leaves open, and which shipped models fit; no pixel is read."""
+    facts = {"bands": " ".join(cube.bands) + ("" if cube.named else " (only counted)")}
+    shown = cube.known
+    try:
+        geobox = shown.geobox
+        pixel = resolution_m(geobox)
+        facts |= {
+            "size": f"{geobox.shape[1]} x {geobox.shape[0]}",
+            "crs": "none" if geobox.crs is None else f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs),
+            "pixel": "-" if pixel is None else f"{pixel:.6g} m",
+            "bounds": " ".join(f"{edge:.10g}" for edge in geobox.boundingbox),
+            "models": " ".join(weights.spec.name for weights in fitting_models(shown)) or "none",
+        }
+    except GeosrError as error:
+        facts["grid"] = str(error)
+    facts |= {"dims": ", ".join(f"{dim} {size}" for dim, size in cube.obj.sizes.items())}
+    facts |= {"values": f"{shown.dtype}, {'yet to be computed' if shown.lazy else 'in memory'}"}
+    try:
+        units = shown.units
+        encoded = units.values if units.state != "decoded" or units.stored is None else units.stored
+        done = {"raw": "digital numbers", "masked": "digital numbers, NaN where invalid", "decoded": "reflectance"}
+        facts["units"] = "reflectance, if their median is near 1" if units.assumed else done[units.state]
+        facts |= {fact: f"{getattr(encoded, fact)} ({units.said[fact]})" for fact in ("scale", "offset", "nodata")}
+    except GeosrError as error:
+        facts["units"] = str(error)
+    return Info(cube.name, facts)
