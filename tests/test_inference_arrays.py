@@ -158,12 +158,14 @@ def test_numpy_in_numpy_out(resolvers):
     np.testing.assert_array_equal(sr, whole(resolvers["blocks"], dn).to_digital())
 
 
-def test_chunks_scale_and_slivers_join_a_neighbour(resolvers):
+def test_chunks_scale_and_slivers_are_worked_on_with_a_neighbour(resolvers):
     resolver = resolvers["impulse"]
     lazy = da.from_array(pixels(4, 100, 60), chunks=(4, (40, 2, 40, 18), (4, 56)))
     assert resolver.halo == 5
     sr = superresolve_array(lazy, keep(resolver), IN_DN)
-    assert sr.chunks == ((4,), (80, 84, 36), (120,))
+    assert sr.chunks == ((4,), (80, 4, 80, 36), (8, 112))
+    (layer,) = (dict(tasks) for name, tasks in sr.dask.layers.items() if name.startswith("superresolve"))
+    assert len(layer) == 3
 
 
 def counted(dn, chunks):

@@ -97,3 +97,5 @@ def test_several_variables_with_bands_are_one_too_many():
     assert describe(parts).select(["B02", "B03"]).pixels().shape == (2, 3, 4)
     with pytest.raises(BandError, match=r"several variables with a dimension of bands \(nir vis\); choose one"):
         describe(parts).select(["B02", "B08"])
+    with pytest.raises(BandError, match="several variables"):
+        describe(xr.Dataset({"B08": cube(["B08"])[0].drop_vars("band"), "vis": parts.vis})).select(["B08", "B02"])

@@ -355,7 +355,7 @@ def counted(obj):
 @pytest.mark.filterwarnings("ignore:The codec:UserWarning", "ignore:Consolidated metadata:UserWarning")
 @pytest.mark.parametrize("writer", ["to_zarr", "rio.to_raster", "odc cog"])
 def test_writers_compute_every_chunk_once(folder, resolver, tmp_path, writer):
-    one = READERS["rioxarray, chunks"](folder)
+    one = rioxarray.open_rasterio(folder / "scene.tif", chunks={"x": 23, "y": 20, "band": 1})  # slivers at the end
     lazy, seen = counted(one)
     sr = lazy.geosr.superresolve(resolver)
     if writer == "to_zarr":

@@ -191,8 +191,8 @@ def superresolve_array(
     """The values (..., band, y, x) on the finer grid: numpy of numpy, and of a dask array a dask array.
 
     It is what `predict` makes of each image of the array, whatever the chunks. Those of the result are the input's, the
-    scale times larger; those with fewer pixels than the model's halo are put together with a neighbour, and those of a
-    model that is tiled approximately are made of whole tiles first.
+    scale times larger. Inside, those with fewer pixels than the model's halo are worked on with a neighbour, and those
+    of a model that is tiled approximately in groups that whole tiles make up.
 
     Args:
         array: Values (..., band, y, x) of the bands of the model, in its order.
@@ -248,8 +248,10 @@ def _lazy(array: da.Array, work: _Work, *, scale: int, bands: int) -> da.Array:
     finer = tuple(tuple(side * scale for side in sides) for sides in parts)
     meta = np.empty((0,) * array.ndim, work.encoding.dtype)
     result = da.Array(graph, name, (*leading, (bands,), *finer), meta=meta)
-    wanted = {array.ndim - 2 + axis: tuple(side * scale for side in sides) for axis, sides in enumerate(merged)}
-    return result.rechunk(wanted)
+    # Chunks that were put together are cut again: Zarr takes none that are larger at the end.
+    return result.rechunk(
+        (*result.chunks[:-2], *(tuple(side * scale for side in sides) for sides in array.chunks[-2:]))
+    )
 
 
 def _merged(sides: Sequence[int], least: int) -> tuple[int, ...]:

@@ -77,7 +77,8 @@ class Cube:
         return self._subset(known) if known else self
 
     def _require_one_grid(self) -> None:
-        if self.stacked and len(variables := {layer.variable for layer in self.layers}) > 1:
+        variables = {layer.variable for layer in self.layers}
+        if len(variables) > 1 and any(layer.index is not None for layer in self.layers):
             told = " ".join(sorted(map(str, variables)))
             raise BandError(
                 f"bands of {self.name} lie in several variables with a dimension of bands ({told}); choose one of them"
