@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,30 @@ def small_onnx(small_weights: Path) -> Path:
     for library in ("onnxruntime", "onnxscript"):
         pytest.importorskip(library, reason=f"{library} is absent: pip install 'geosr[onnx]'")
     return export_model(load_model(small_weights), small_weights.with_suffix(".onnx"), kind="onnx").path
+
+
+@pytest.fixture
+def serve_stac(tmp_path: Path) -> Iterator[Callable[[Path], tuple[str, Callable[[], list[list[object]]]]]]:
+    """Starts the STAC API of ``stac_api.py`` on the files of a folder; its address, and what tells its requests.
+
+    It runs in a process of its own: rasterio asks for some parts of a file without letting other threads run.
+    """
+    servers = []
+
+    def serve(folder: Path) -> tuple[str, Callable[[], list[list[object]]]]:
+        requests = tmp_path / f"requests{len(servers)}.jsonl"
+        requests.touch()
+        command = [sys.executable, str(Path(__file__).with_name("stac_api.py")), str(folder), str(requests)]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        servers.append(server)
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        return address, lambda: [json.loads(line) for line in requests.read_text().splitlines()]
+
+    yield serve
+    for server in servers:
+        server.kill()
+        server.communicate()
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """A STAC API on this machine, for tests: ``python stac_api.py FOLDER REQUESTS`` prints its address and serves.
 
-FOLDER holds the files of its two items, named after their bands; REQUESTS gets one line of JSON for each request.
+FOLDER holds the files of its items, named after their bands; REQUESTS gets one line of JSON for each request. Beside
+the two items of its search it knows some like those of Earth Search and of the Planetary Computer, faults included:
+`LIKE`. It gives out signatures as the Planetary Computer does, and tells whether a file was asked for with one.
 """
 
 import json
@@ -8,6 +10,39 @@ import re
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+EARTH, PLANETARY = "https://earth-search.aws.element84.com/v1", "https://planetarycomputer.microsoft.com/api/stac/v1"
+SCALED, SHIFTED = {"scale": 1e-4, "offset": 0, "nodata": 0}, {"scale": 1e-4, "offset": -0.1, "nodata": 0}
+
+
+def applied(value, baseline):
+    """What Earth Search says of an offset."""
+    return {"earthsearch:boa_offset_applied": value, "s2:processing_baseline": baseline}
+
+
+LIKE = {
+    # collection/id: catalogue, what raster:bands say, properties
+    "sentinel-2-c1-l2a/plain": (EARTH, SHIFTED, {"processing:version": "05.00"}),
+    "sentinel-2-l2a/both": (
+        EARTH,
+        SHIFTED,
+        applied(True, "05.09"),
+    ),
+    "sentinel-2-l2a/denied": (
+        EARTH,
+        SHIFTED,
+        applied(False, "05.11"),
+    ),
+    "sentinel-2-l2a/applied": (
+        EARTH,
+        SCALED,
+        applied(True, "04.00"),
+    ),
+    "sentinel-2-l2a/old": (EARTH, SCALED, applied(False, "02.12")),
+    "sentinel-2-l2a/new": (PLANETARY, None, {"s2:processing_baseline": "05.11"}),
+    "sentinel-2-l2a/first": (PLANETARY, None, {"s2:processing_baseline": "02.12"}),
+}
+"""Items that are no part of a search."""
 
 
 class Api(BaseHTTPRequestHandler):
@@ -32,6 +67,11 @@ class Api(BaseHTTPRequestHandler):
             self.answer(self.landing())
         elif path == "/collections":
             self.answer({"collections": [self.collection()], "links": []})
+        elif path.startswith("/collections/") and (found := self.item(*path.split("/")[2::2])):
+            self.answer(found)
+        elif path.startswith("/token/"):
+            self.record("TOKEN", path)
+            self.answer({"msft:expiry": "2999-01-01T00:00:00Z", "token": "sig=abc"})
         elif path.startswith("/files/") and (self.folder / path[7:]).is_file():
             self.file(self.folder / path[7:])
         else:
@@ -50,26 +90,36 @@ class Api(BaseHTTPRequestHandler):
 
     def items(self):
         """Two items, one clear and one cloudy, of the same files."""
-        told = {"scale": 1e-4, "offset": -0.1, "nodata": 0}
         for name, cloud in (("clear", 3.0), ("cloudy", 80.0)):
-            yield {
-                "type": "Feature",
-                "stac_version": "1.0.0",
-                "id": name,
-                "collection": "sentinel-2",
-                "geometry": {"type": "Point", "coordinates": [13.73, 45.14]},
-                "bbox": [13.72, 44.96, 13.99, 45.15],
-                "properties": {"datetime": "2023-06-01T10:00:00Z", "eo:cloud_cover": cloud},
-                "links": [],
-                "assets": {
-                    path.stem: {
-                        "href": f"{self.root}/files/{path.name}",
-                        "eo:bands": [{"name": path.stem}],
-                        "raster:bands": [told],
-                    }
-                    for path in sorted(self.folder.glob("*.tif"))
-                },
-            }
+            yield self.feature("sentinel-2", name, {"eo:cloud_cover": cloud}, told=SHIFTED)
+
+    def item(self, collection, name=None):
+        """One item by its id, or None."""
+        if f"{collection}/{name}" in LIKE:
+            catalogue, told, properties = LIKE[f"{collection}/{name}"]
+            return self.feature(collection, name, properties, told=told, catalogue=catalogue)
+        return next((one for one in self.items() if (one["collection"], one["id"]) == (collection, name)), None)
+
+    def feature(self, collection, name, properties, *, told, catalogue=None):
+        """An item of all files."""
+        return {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": name,
+            "collection": collection,
+            "geometry": {"type": "Point", "coordinates": [13.73, 45.14]},
+            "bbox": [13.72, 44.96, 13.99, 45.15],
+            "properties": {"datetime": "2023-06-01T10:00:00Z", **properties},
+            "links": [{"rel": "root", "href": catalogue}] if catalogue else [],
+            "assets": {
+                "scl" if path.stem == "SCL" else path.stem: {
+                    "href": f"{self.root}/files/{path.name}",
+                    "eo:bands": [{"name": path.stem}],
+                    **({"raster:bands": [told]} if told else {}),
+                }
+                for path in sorted(self.folder.glob("*.tif"))
+            },
+        }
 
     def landing(self):
         links = [("self", "/"), ("root", "/"), ("data", "/collections"), ("search", "/search")]
@@ -106,7 +156,8 @@ class Api(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         if self.command == "GET":
-            self.record(206 if match else 200, path.name, len(part))
+            signed = ["signed"] if "sig=abc" in self.path else []
+            self.record(206 if match else 200, path.name, len(part), *signed)
             self.wfile.write(part)
 
     def answer(self, content):

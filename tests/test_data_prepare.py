@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from geosr.data.coarsen import as_fraction
 from geosr.data.patches import SceneFiles, patches_of
 from geosr.data.prepare import prepare
-from geosr.data.sources import Encoding
 from geosr.data.splits import BlockSplit
 from geosr.data.store import check_store, digest, open_store
 from geosr.errors import GeosrError, GridError, InputError, OutputError, RadiometryError, UsageError
+from geosr.io.claims import Claims
 from geosr.io.scene import open_scene
 
 BANDS = ("B02", "B03")
@@ -124,7 +124,7 @@ def test_pixels_that_only_a_mask_leaves_out_need_a_value_that_marks_them(make_sc
         file.write_mask(np.arange(64 * 80).reshape(64, 80) > 9)
     with pytest.raises(RadiometryError, match="choose one with --nodata"):
         run([path], tmp_path / "train.zarr")
-    run([path], tmp_path / "train.zarr", encoding=Encoding(nodata=65000))
+    run([path], tmp_path / "train.zarr", encoding=Claims(nodata=65000))
     assert (stored(tmp_path / "train.zarr")[:, 0, :11] == 65000).tolist() == [[True] * 10 + [False]] * 2
 
 

@@ -1,7 +1,4 @@
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pystac
@@ -11,12 +8,13 @@ import zarr
 from affine import Affine
 
 from geosr.data.prepare import prepare
-from geosr.data.sources import Encoding
 from geosr.data.splits import BlockSplit
-from geosr.data.stac import item_source, read_item, search_stac
+from geosr.data.stac import item_source, search_stac
 from geosr.data.store import check_store, open_store
 from geosr.errors import BandError, InputError, RadiometryError, UsageError
-from geosr.io.scene import open_scene
+from geosr.io.claims import Claims
+from geosr.io.scene import open_files, open_scene
+from geosr.io.stac import read_item
 
 BANDS = ("B02", "B03")
 SIDE = 2048
@@ -46,7 +44,7 @@ def item(assets, *, name="S2A_33TVL_20230601", cloud=5.0, **properties):
     }
 
 
-def source(assets, *, bands=BANDS, encoding=Encoding(), **properties):  # noqa: B008
+def source(assets, *, bands=BANDS, encoding=Claims(), **properties):  # noqa: B008
     return item_source(pystac.Item.from_dict(item(assets, **properties)), bands, encoding)
 
 
@@ -81,7 +79,7 @@ def test_bands_of_stac_1_1_are_read():
     }
     found = source(assets)
     assert found.files.hr == ("B02.tif", "B03.tif")
-    assert found.encoding == Encoding(scale=1e-4, offset=-0.1, nodata=0)
+    assert found.encoding == Claims(scale=1e-4, offset=-0.1, nodata=0)
 
 
 def test_names_of_assets_are_bands_where_nothing_else_names_them():
@@ -95,9 +93,9 @@ def test_a_missing_band_is_told_with_those_that_are_there():
 
 def test_the_user_fills_what_the_item_leaves_open_and_contradicts_nothing():
     assets = {band: {"href": f"{band}.tif", "raster:bands": [{"scale": 1e-4}]} for band in BANDS}
-    assert source(assets, encoding=Encoding(offset=-0.1)).encoding == Encoding(scale=1e-4, offset=-0.1)
+    assert source(assets, encoding=Claims(offset=-0.1)).encoding == Claims(scale=1e-4, offset=-0.1)
     with pytest.raises(RadiometryError, match=r"has scale 0\.0001 and --scale says 1; drop the flag"):
-        source(assets, encoding=Encoding(scale=1.0))
+        source(assets, encoding=Claims(scale=1.0))
 
 
 def test_bands_of_different_encodings_are_refused():
@@ -110,7 +108,7 @@ def test_an_item_that_contradicts_itself_about_its_offset_asks_the_user():
     applied = {"earthsearch:boa_offset_applied": True}
     with pytest.raises(RadiometryError, match="give --offset 0 or that number"):
         source(assets, **applied)
-    assert source(assets, encoding=Encoding(offset=0.0), **applied).encoding.offset == 0
+    assert source(assets, encoding=Claims(offset=0.0), **applied).encoding.offset == 0
 
 
 def test_relative_addresses_count_from_the_item(tmp_path, make_raster):
@@ -119,7 +117,7 @@ def test_relative_addresses_count_from_the_item(tmp_path, make_raster):
     path = tmp_path / "item.json"
     path.write_text(json.dumps(item({band: asset(f"./{band}.tif", band) for band in BANDS})))
     found = item_source(read_item(str(path)), BANDS)
-    with found.encoding.open(found.files.hr, found.names) as scene:
+    with open_files(found.files.hr, found.encoding, bands=found.names) as scene:
         assert scene.bands == BANDS
         np.testing.assert_allclose(scene.read().array, 0.1, atol=1e-6)
 
@@ -130,7 +128,7 @@ def test_tags_of_a_file_that_contradict_its_item_are_refused(tmp_path, make_rast
     (tmp_path / "item.json").write_text(json.dumps(item({band: asset(f"{band}.tif", band) for band in BANDS})))
     found = item_source(read_item(str(tmp_path / "item.json")), BANDS)
     with pytest.raises(RadiometryError, match="has offset 0"):
-        found.encoding.open(found.files.hr, found.names)
+        open_files(found.files.hr, found.encoding, bands=found.names)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"type": "FeatureCollection", "features": []}'])
@@ -168,21 +166,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def api(folder, tmp_path):
-    """The address of a running API, and a function that tells the requests that it got.
-
-    It runs in a process of its own: rasterio asks for some parts of a file without letting other threads run.
-    """
-    requests = tmp_path / "requests.jsonl"
-    script = Path(__file__).with_name("stac_api.py")
-    server = subprocess.Popen([sys.executable, script, folder, requests], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
-        yield address, lambda: [json.loads(line) for line in requests.read_text().splitlines()]
-    finally:
-        server.kill()
-        server.communicate()
+def api(folder, serve_stac):
+    """The address of a running API, and a function that tells the requests that it got."""
+    return serve_stac(folder)
 
 
 def test_a_search_asks_what_the_user_asked_and_tells_the_licence(api):

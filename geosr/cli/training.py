@@ -128,8 +128,9 @@ def prepare(
     """
     with extra("train", "preparing data"):
         from geosr.data.prepare import prepare as run
-        from geosr.data.sources import PAIR_SUFFIXES, Encoding
+        from geosr.data.sources import PAIR_SUFFIXES
         from geosr.data.splits import BlockSplit
+        from geosr.io.claims import Claims
     if check:
         _check(out, as_json=as_json, quiet=quiet)
         return
@@ -148,7 +149,7 @@ def prepare(
             ),
             bbox=area, lr=lr, hr=hr, scale=pair_scale,
             suffixes=PAIR_SUFFIXES if suffixes is None else split_names(suffixes) or (),
-            encoding=Encoding(scale, offset, nodata, sensor, baseline), licence=licence, workers=workers,
+            encoding=Claims(scale, offset, nodata, sensor, baseline), licence=licence, workers=workers,
             overwrite=overwrite, progress=progress,
         )  # fmt: skip
     if as_json:

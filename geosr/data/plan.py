@@ -13,12 +13,14 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 from odc.geo.geom import box
 
-from geosr.data.clouds import CLOUDY_CLASSES, CloudMask
 from geosr.data.coarsen import as_fraction, coarser
-from geosr.data.sources import Encoding, Skipped, Source
+from geosr.data.sources import Skipped, Source
 from geosr.data.splits import BlockSplit
 from geosr.errors import GeosrError, GridError, InputError, UsageError
 from geosr.grid import Window, pair_grids, window_of_bounds
+from geosr.io.claims import Claims
+from geosr.io.masks import CLASSES, RasterMask
+from geosr.io.scene import open_files
 from geosr.radiometry import Radiometry
 
 
@@ -28,7 +30,7 @@ class Image:
 
     files: tuple[str, ...]
     names: tuple[str, ...] | None
-    encoding: Encoding
+    encoding: Claims
     window: Window
     """Pixels of the source that are used."""
     exclude: tuple[Window, ...]
@@ -92,10 +94,10 @@ class Options:
         """The file that tells the clouds of a scene, where clouds matter."""
         return self.cloud_mask or (None if self.max_cloud is None else source.classes)
 
-    def mask(self, source: Source) -> CloudMask | None:
+    def mask(self, source: Source) -> RasterMask | None:
         """The clouds of a scene, where clouds matter."""
         path = self.mask_file(source)
-        return None if path is None else CloudMask(path, classes=None if self.cloud_mask else CLOUDY_CLASSES)
+        return None if path is None else RasterMask(path, classes=None if self.cloud_mask else CLASSES["clouds"])
 
 
 def plan(
@@ -130,7 +132,9 @@ def plan(
         mask = options.mask(source)
         if mask is not None:
             with closing(mask):
-                mask.read(images["hr"].geobox, slice(0, 1))  # fails, where it does, before any work
+                mask.read(
+                    images["hr"].geobox, (slice(0, 1), slice(0, images["hr"].geobox.shape[1]))
+                )  # fails, where it does, before any work
         elif options.max_cloud is not None:
             unmasked.append(source.files.name)
         for factor in factors:
@@ -169,7 +173,7 @@ def plan(
 def _images(source: Source, options: Options) -> tuple[dict[str, Image], int | None]:
     """The images of a source at its own resolution, and the scale of a pair."""
     files = source.files
-    with source.encoding.open(files.hr, source.names) as hr:
+    with open_files(files.hr, source.encoding, bands=source.names) as hr:
         hr.select(options.bands)
         radiometry, geobox = hr.band_radiometry(options.bands), hr.geobox
     window = files.window or (slice(0, geobox.shape[0]), slice(0, geobox.shape[1]))
@@ -178,7 +182,7 @@ def _images(source: Source, options: Options) -> tuple[dict[str, Image], int | N
     if not files.lr:
         image = Image(files.hr, source.names, source.encoding, window, files.exclude, geobox[window], radiometry)
         return {"hr": image}, None
-    with source.encoding.open(files.lr) as lr:
+    with open_files(files.lr, source.encoding) as lr:
         lr.select(options.bands)
         low, coarse = lr.band_radiometry(options.bands), lr.geobox
     grids = pair_grids(geobox, coarse, hr_name=files.hr[0], lr_name=files.lr[0])

@@ -25,12 +25,13 @@ from geosr.data.coarsen import average, covered
 from geosr.data.manifest import cut_from, describe, made_from, require_same
 from geosr.data.patches import PatchTable, SceneFiles, scan_patches
 from geosr.data.plan import Image, Options, Part, plan
-from geosr.data.sources import PAIR_SUFFIXES, SILENT, Encoding, Skipped, find_sources
+from geosr.data.sources import PAIR_SUFFIXES, SILENT, Skipped, find_sources
 from geosr.data.splits import BlockSplit, footprints
 from geosr.data.store import COLUMNS, MANIFEST, SPLITS, VERSION, digest, open_store, scene_path
 from geosr.errors import InputError, OutputError, RadiometryError, UsageError
 from geosr.grid import Window, relative, size, upsample_mask
-from geosr.io.scene import Scene, open_scene
+from geosr.io.claims import Claims
+from geosr.io.scene import Scene, open_files, open_scene
 from geosr.io.work import locked_folder
 from geosr.io.zarr import create_zarr
 from geosr.sensors import canonical_band
@@ -86,7 +87,7 @@ def prepare(
     hr: str | os.PathLike[str] | None = None,
     scale: int | None = None,
     suffixes: Sequence[str] = PAIR_SUFFIXES,
-    encoding: Encoding = SILENT,
+    encoding: Claims = SILENT,
     licence: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
@@ -285,7 +286,7 @@ def _write_scene(store: Path, part: Part, options: Options, meter: _Meter) -> No
     shutil.rmtree(store / "scenes" / part.slug, ignore_errors=True)
     for role, image in part.images.items():
         path = scene_path(store, part.slug, role)
-        with image.encoding.open(image.files, image.names) as scene:
+        with open_files(image.files, image.encoding, bands=image.names) as scene:
             writer = create_zarr(path, geobox=image.geobox, bands=options.bands, radiometry=image.radiometry)
             for shard in writer.windows():
                 dn = np.empty((len(options.bands), *size(shard)), image.radiometry.dtype)
@@ -345,7 +346,7 @@ def _scan(store: Path, part: Part, options: Options) -> dict[str, NDArray[Any]]:
         return columns
 
     def clouds(rows: slice) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        cloudy = mask.read(geobox, rows)
+        cloudy = mask.read(geobox, (rows, slice(0, geobox.shape[1])))
         return cloudy, np.zeros(cloudy.shape, np.float32)
 
     with closing(mask):

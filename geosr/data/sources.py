@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,8 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from geosr.data.patches import SceneFiles
 from geosr.errors import GeosrError, InputError, UsageError
+from geosr.io.claims import Claims
+from geosr.io.inputs import RASTERS, no_product
+from geosr.io.masks import classification_beside
+from geosr.io.product import BAND_FILE, is_product, products_at
 from geosr.io.safe import product_metadata
-from geosr.io.scene import Scene, open_scene
 from geosr.sensors import canonical_band
 
 if TYPE_CHECKING:
@@ -25,42 +27,11 @@ if TYPE_CHECKING:
 PAIR_SUFFIXES = ("lr", "hr", "1m", "1.5m", "2.5m", "3m", "5m", "10m", "15m", "20m", "30m", "40m", "60m")
 """Ends of file names, after ``_`` or ``-``, that tell the two images of a pair apart."""
 
-_RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
 _COMPANIONS = (".aux.xml", ".ovr", ".msk", ".tfw", ".prj", ".wld", "index.csv")  # files that belong to a raster
-_BAND_FILE = re.compile(r"(?:^|.*[_.-])(B\d[\dA]|SCL)(?:[_-](\d+)m)?\.(?:jp2|tiff?)", re.IGNORECASE)
-_PRODUCT_XML = re.compile(r"(MTD_MSI|S2\w_(OPER|USER)_MTD_SAFL)\w*\.xml", re.IGNORECASE)
 _DATE = re.compile(r"(?<!\d)((?:19|20)\d\d)(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d))?(?!\d)")
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """What is said of digital numbers where the files are silent; the arguments of :func:`~geosr.open_scene`."""
-
-    scale: float | None = None
-    """Reflectance per digital number."""
-    offset: float | None = None
-    """Reflectance at digital number 0."""
-    nodata: float | None = None
-    """The digital number of an invalid pixel."""
-    sensor: str | None = None
-    """A sensor whose product specification says all three."""
-    baseline: str | None = None
-    """Processing baseline, for Sentinel-2."""
-
-    def open(self, files: Sequence[str], bands: Sequence[str] | None = None) -> Scene:
-        """The scene of some files, with this encoding; `bands` are their names in file order."""
-        return open_scene(
-            files,
-            bands=bands,
-            scale=self.scale,
-            offset=self.offset,
-            nodata=self.nodata,
-            sensor=self.sensor,
-            baseline=self.baseline,
-        )
-
-
-SILENT = Encoding()
+SILENT = Claims()
 """Nothing is said; the files know."""
 
 
@@ -72,7 +43,7 @@ class Source:
     """Name, files, dates and window."""
     names: tuple[str, ...] | None = None
     """Band names in file order, where a STAC item gives them; None: the files do."""
-    encoding: Encoding = SILENT
+    encoding: Claims = SILENT
     """What the files do not say about their digital numbers."""
     classes: str | None = None
     """Sentinel-2 scene classification (SCL) of the scene."""
@@ -109,7 +80,7 @@ class _Finder:
     """What every kind of source needs to know."""
 
     bands: tuple[str, ...]
-    encoding: Encoding
+    encoding: Claims
     ignore: frozenset[str] = field(default_factory=frozenset)
     """Resolved paths that are no source, such as the output."""
 
@@ -121,7 +92,7 @@ def find_sources(
     lr: str | os.PathLike[str] | None = None,
     hr: str | os.PathLike[str] | None = None,
     suffixes: Sequence[str] = PAIR_SUFFIXES,
-    encoding: Encoding = SILENT,
+    encoding: Claims = SILENT,
     licence: str | None = None,
     ignore: Iterable[str | os.PathLike[str]] = (),
 ) -> Sources:
@@ -181,7 +152,7 @@ def pair_key(path: str, suffixes: Sequence[str] = PAIR_SUFFIXES) -> str:
 def _find(finder: _Finder, path: str) -> Sources:
     """What one named path or address stands for."""
     if re.match(r"https?://", path):
-        if path.split("?")[0].lower().endswith(_RASTERS):
+        if path.split("?")[0].lower().endswith(RASTERS):
             return Sources((_raster(finder, path),))
         return Sources((_item(finder, path),))
     if re.match(r"/vsi|\w{2,}:", path):  # GDAL's own names
@@ -191,11 +162,13 @@ def _find(finder: _Finder, path: str) -> Sources:
     if path.lower().endswith(".json"):
         return Sources((_item(finder, path),))
     if path.lower().endswith(".zip"):
-        return Sources(tuple(_zip(finder, path)))
+        if not (scenes := tuple(_products(finder, path))):
+            raise InputError(no_product(path))
+        return Sources(scenes)
     if not os.path.isdir(path) or path.rstrip("/").lower().endswith(".zarr"):
         return Sources((_raster(finder, path),))
-    if _is_product(Path(path)):
-        return Sources(tuple(_product(finder, path, _files_below(path))))
+    if is_product(path):
+        return Sources(tuple(_products(finder, path)))
     found = _folder(finder, Path(path))
     if not found.scenes and not found.skipped:
         raise InputError(f"folder {path} is empty; give a folder of rasters, .SAFE products or STAC items")
@@ -210,7 +183,8 @@ def _raster(finder: _Finder, path: str) -> Source:
 
 
 def _item(finder: _Finder, href: str) -> Source:
-    from geosr.data.stac import item_source, read_item
+    from geosr.data.stac import item_source
+    from geosr.io.stac import read_item
 
     return item_source(read_item(href), finder.bands, finder.encoding)
 
@@ -248,7 +222,7 @@ def _walk(finder: _Finder, folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or os.path.realpath(path) in finder.ignore:
             continue
-        if path.is_dir() and path.suffix.lower() != ".zarr" and not _is_product(path):
+        if path.is_dir() and path.suffix.lower() != ".zarr" and not is_product(path):
             yield from _walk(finder, path)
         else:
             yield path
@@ -256,7 +230,7 @@ def _walk(finder: _Finder, folder: Path) -> Iterator[Path]:
 
 def _single_bands(finder: _Finder, path: Path) -> tuple[str, ...] | None:
     """The single-band files of one scene, in the order of the wanted bands, of which `path` is one."""
-    if not (match := _BAND_FILE.fullmatch(path.name)):
+    if not (match := BAND_FILE.fullmatch(path.name)):
         return None
     start, end = match.span(1)
     siblings = {
@@ -270,69 +244,19 @@ def _single_bands(finder: _Finder, path: Path) -> tuple[str, ...] | None:
     return tuple(str(siblings[band]) for band in finder.bands)
 
 
-def _is_product(folder: Path) -> bool:
-    """Whether a folder is a Sentinel-2 product, renamed or not."""
-    if folder.suffix.upper() == ".SAFE":
-        return True
-    return any(_PRODUCT_XML.fullmatch(path.name) for path in folder.iterdir())
-
-
-def _files_below(folder: str) -> list[str]:
-    return sorted(path.as_posix() for path in Path(folder).rglob("*") if path.is_file())
-
-
-def _zip(finder: _Finder, path: str) -> Iterator[Source]:
-    """The products in a zip file."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            names = sorted(name for name in file.namelist() if not name.endswith("/"))
-    except (OSError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is no zip file that can be read ({error}); download it again") from error
-    roots = sorted({name.rpartition("/")[0] for name in names if _PRODUCT_XML.fullmatch(name.rpartition("/")[2])})
-    if not roots:
-        raise InputError(f"{path} holds no Sentinel-2 product (no MTD_MSIL1C.xml or MTD_MSIL2A.xml); unpack it first")
-    for root in roots:
-        # An absolute path needs its second slash: /vsizip//data/x.zip
-        inside = [f"/vsizip/{path}/{name}" for name in names if name.startswith(root)]
-        yield from _product(finder, f"/vsizip/{path}/{root}".rstrip("/"), inside)
-
-
-def _product(finder: _Finder, product: str, files: Sequence[str]) -> Iterator[Source]:
-    """The scenes of a Sentinel-2 product, one for each granule: its wanted bands at the finest resolution they share.
-
-    References:
-        Sentinel-2 Products Specification Document (S2-PDGS-TAS-DI-PSD): image files are ``*_B02.jp2`` in Level-1C and
-        ``R10m/*_B02_10m.jp2`` in Level-2A products.
-    """
-    granules: dict[str, dict[tuple[str, int], str]] = {}
-    for path in files:
-        folder, _, name = path.rpartition("/")
-        if "/IMG_DATA" in folder and (match := _BAND_FILE.fullmatch(name)):
-            images = granules.setdefault(folder.partition("/IMG_DATA")[0], {})
-            images[match[1].upper(), int(match[2] or 0)] = path
-    title = product.rpartition("/")[2] or product
-    if not granules:
-        raise InputError(f"{title} holds no images (GRANULE/*/IMG_DATA/*.jp2); download the whole product")
-    for granule, images in sorted(granules.items()):
-        resolutions = sorted({resolution for _, resolution in images})
-        complete = [r for r in resolutions if all((band, r) in images for band in finder.bands)]
-        if not complete:
-            held = sorted({band for band, _ in images})
-            raise InputError(
-                f"{title} holds no images of {' '.join(finder.bands)} at one resolution ({' '.join(held)} are there); "
-                "choose other --bands"
+def _products(finder: _Finder, path: str) -> Iterator[Source]:
+    """The scenes of Sentinel-2 products, one for each granule: the wanted bands at the finest resolution they share."""
+    for product in products_at(path):
+        for granule in product.granules:
+            chosen = granule.select(finder.bands, None)
+            metadata = product_metadata(chosen[0])
+            time = metadata.sensing_time if metadata else _date_in(product.name)
+            yield Source(
+                SceneFiles(granule.name, chosen, start=time, end=time),
+                encoding=finder.encoding,
+                classes=granule.classes,
+                origin=metadata.product_uri if metadata else product.name,
             )
-        chosen = tuple(images[band, complete[0]] for band in finder.bands)
-        classes = [images["SCL", r] for r in resolutions if ("SCL", r) in images]
-        metadata = product_metadata(chosen[0])
-        time = metadata.sensing_time if metadata else _date_in(title)
-        name = title if len(granules) == 1 else f"{title}/{granule.rpartition('/')[2]}"
-        yield Source(
-            SceneFiles(name, chosen, start=time, end=time),
-            encoding=finder.encoding,
-            classes=classes[0] if classes else None,
-            origin=metadata.product_uri if metadata else title,
-        )
 
 
 def _pairs(finder: _Finder, lr: Path, hr: Path, suffixes: Sequence[str]) -> Sources:
@@ -349,9 +273,9 @@ def _pairs(finder: _Finder, lr: Path, hr: Path, suffixes: Sequence[str]) -> Sour
         keys: dict[str, str] = {}
         for path in _walk(finder, folder):
             name = path.relative_to(folder).as_posix()
-            if path.suffix.lower() not in (*_RASTERS, ".zarr"):
+            if path.suffix.lower() not in (*RASTERS, ".zarr"):
                 if not path.name.lower().endswith(_COMPANIONS):
-                    skipped.append(Skipped(f"{folder.name}/{name}", f"no raster ({' '.join(_RASTERS)})"))
+                    skipped.append(Skipped(f"{folder.name}/{name}", f"no raster ({' '.join(RASTERS)})"))
                 continue
             key = (path.parent.relative_to(folder) / pair_key(name, suffixes)).as_posix()
             if key in keys:
@@ -366,7 +290,7 @@ def _pairs(finder: _Finder, lr: Path, hr: Path, suffixes: Sequence[str]) -> Sour
             f"_10m do not count; --suffixes names others):{told}"
         )
     if not low:
-        raise InputError(f"{lr} and {hr} hold no rasters ({' '.join(_RASTERS)})")
+        raise InputError(f"{lr} and {hr} hold no rasters ({' '.join(RASTERS)})")
     scenes = []
     for key in sorted(low):
         start = _date_in(key) or _date_in(_stem(high[key]))
@@ -376,13 +300,8 @@ def _pairs(finder: _Finder, lr: Path, hr: Path, suffixes: Sequence[str]) -> Sour
 
 
 def _beside(path: str) -> str | None:
-    """The scene classification next to a raster: ``<name>_SCL.tif``, also with a resolution at its end."""
-    if path.startswith("/vsi") or "://" in path:
-        return None
-    stem = Path(path).parent / pair_key(path)
-    names = (f"{stem}_{word}{end}" for word in ("SCL", "scl") for end in ("", "_10m", "_20m", "_60m"))
-    files = (name + ending for name in names for ending in (".tif", ".tiff", ".jp2"))
-    return next(filter(os.path.isfile, files), None)
+    """The scene classification next to a raster."""
+    return classification_beside(os.path.join(os.path.dirname(path), pair_key(path)))
 
 
 def _with_facts(source: Source, licence: str | None) -> Source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -41,12 +41,19 @@ class Claims:
     """
 
     scale: float | None = None
+    """Reflectance per digital number."""
     offset: float | None = None
+    """Reflectance at digital number 0."""
     nodata: float | None = None
+    """The digital number of an invalid pixel."""
     sensor: str | None = None
+    """A sensor whose product specification says all three."""
     baseline: str | None = None
+    """Processing baseline, for Sentinel-2."""
     form: Literal["flag", "argument"] = "flag"
     """How messages write them: ``--scale 1e-4`` or ``scale=1e-4``."""
+    sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Who says one of the first three, where it is not the user: ``("offset", "STAC item S2B_33UXP")``."""
 
     def __post_init__(self) -> None:
         if self.baseline is not None and self.sensor is None:
@@ -135,6 +142,8 @@ class Claims:
         return trusted
 
     def _source(self, fact: str) -> str:
+        if source := dict(self.sources).get(fact):
+            return source
         baseline = f" {self._write('baseline', self.baseline)}" if fact == "sensor" and self.baseline else ""
         value = f" {self.sensor}" if fact == "sensor" and self.form == "flag" else ""
         value = repr(self.sensor) if fact == "sensor" and self.form == "argument" else value

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import MaskFlags, Resampling
@@ -49,6 +50,7 @@ class GdalFile:
             file.close()
             raise
         self.bands = tuple(_stored_band(file, index) for index in file.indexes)
+        self.row_bytes = _row_bytes(file)
         flags = file.mask_flag_enums[0]
         # An alpha band is no such mask: GDAL takes the near infrared of many four-band aerial images for one.
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
@@ -127,6 +129,25 @@ def _stored_band(file: DatasetReader, index: int) -> StoredBand:
     # rasterio leaves out a tag beyond the range of the type; a fraction in an integer file marks nothing either.
     nodata = Said(tag, "nodata tag of the file") if tag is not None and representable(tag, dtype) else None
     return StoredBand(file.descriptions[index - 1] or None, dtype, scale, offset, nodata)
+
+
+def burn(polygons: Sequence[dict[str, Any]], shape: tuple[int, int], affine: Affine) -> NDArray[np.bool_]:
+    """Which pixel centres of a grid lie in polygons (GeoJSON geometries in the grid's CRS), ``(y, x)``."""
+    from rasterio.features import rasterize
+
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # of the image in memory that GDAL draws on
+        return rasterize(polygons, shape, transform=affine, dtype="uint8") > 0
+
+
+def _row_bytes(file: DatasetReader) -> int:
+    """Bytes of a row of blocks of all bands of a JPEG 2000 file; 0 for other files."""
+    if not file.driver.startswith("JP2"):
+        return 0
+    return sum(
+        -(-file.width // width) * width * height * np.dtype(dtype).itemsize
+        for (height, width), dtype in zip(file.block_shapes, file.dtypes, strict=True)
+    )
 
 
 def _window(window: Window) -> RasterWindow:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import posixpath
 import re
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from xml.etree import ElementTree
 
 from geosr.errors import InputError, RadiometryError
+from geosr.io.archive import archive_of, names_in, read_from
+from geosr.io.xml import LIMIT, parse_xml
 from geosr.radiometry import Radiometry
 from geosr.sensors import Sensor, get_sensor
 
-_PRODUCT_XML = re.compile(r"(MTD_MSIL(1C|2A)|S2\w_(OPER|USER)_MTD_SAFL(1C|2A)\w*)\.xml", re.IGNORECASE)
+PRODUCT_XML = re.compile(r"(MTD_MSIL(1C|2A)|S2\w_(OPER|USER)_MTD_SAFL(1C|2A)\w*)\.xml", re.IGNORECASE)
+"""The name of the XML file that describes a whole product."""
 _PRODUCT_NAME = re.compile(r"S2\w_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{4})_R\d{3}_T\w{5}_\d{8}T\d{6}(\.SAFE)?")
 
 
@@ -85,7 +86,7 @@ def product_metadata(path: str) -> ProductMetadata | None:
     """
     path = re.sub(r"^SENTINEL2_L\w\w:(.*\.xml).*$", r"\1", str(path), flags=re.IGNORECASE)
     for candidate in _candidates(path):
-        content = _read(candidate)
+        content = read_small(candidate)
         if content is not None:
             return _parse(content, candidate)
     return _from_name(path)
@@ -93,7 +94,7 @@ def product_metadata(path: str) -> ProductMetadata | None:
 
 def _candidates(path: str) -> list[str]:
     """Where the product XML of `path` can be."""
-    if _PRODUCT_XML.fullmatch(posixpath.basename(path)):
+    if PRODUCT_XML.fullmatch(posixpath.basename(path)):
         return [path]
     folders = [posixpath.dirname(path)]
     parts = path.split("/")
@@ -106,21 +107,14 @@ def _candidates(path: str) -> list[str]:
         posixpath.join(folder, name)
         for folder in dict.fromkeys(folders)
         for name in _names(folder)
-        if _PRODUCT_XML.fullmatch(name)
+        if PRODUCT_XML.fullmatch(name)
     ]
-
-
-def _archive(path: str) -> tuple[str, str] | None:
-    """A ``/vsizip/`` path as the zip file and the path inside it."""
-    match = re.match(r"/vsizip/(.+?\.zip)(?:/(.*))?$", path, re.IGNORECASE)
-    return (match[1], (match[2] or "").strip("/")) if match and Path(match[1]).is_file() else None
 
 
 def _names(folder: str) -> list[str]:
     """Names of the files in a folder; nothing where it cannot be listed."""
-    if archive := _archive(folder):
-        with zipfile.ZipFile(archive[0]) as file:
-            inside = [posixpath.split(name) for name in file.namelist()]
+    if archive := archive_of(folder):
+        inside = [posixpath.split(name) for name in names_in(archive[0])]
         return [name for parent, name in inside if parent == archive[1]]
     try:
         return sorted(entry.name for entry in Path(folder).iterdir())
@@ -128,20 +122,23 @@ def _names(folder: str) -> list[str]:
         return []
 
 
-def _read(path: str) -> bytes | None:
-    """The content of a file on disk or in a local zip, or None where there is no such file."""
-    if archive := _archive(path):
-        with zipfile.ZipFile(archive[0]) as file:
-            return file.read(archive[1]) if archive[1] in file.namelist() else None
-    return Path(path).read_bytes() if Path(path).is_file() else None
+def read_small(path: str) -> bytes | None:
+    """The content of a small file on disk or in a local ``/vsizip/``, or None where there is no such file.
+
+    Raises:
+        InputError: It is larger than any metadata, or lies in an archive that is not to be trusted.
+    """
+    if archive := archive_of(path):
+        return read_from(*archive, limit=LIMIT)
+    if not Path(path).is_file():
+        return None
+    with open(path, "rb") as file:
+        return file.read(LIMIT + 1)
 
 
 def _parse(content: bytes, path: str) -> ProductMetadata:
     """The product XML as values; tags as in the Products Specification Document, versions 13 to 15."""
-    try:
-        root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
-        raise InputError(f"{path} is not valid XML ({error}); download the product again") from error
+    root = parse_xml(content, path)
 
     def first(*tags: str) -> str | None:
         elements = (element for tag in tags for element in root.iter(tag))

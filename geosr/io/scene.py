@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from affine import Affine
@@ -21,31 +22,20 @@ from rasterio.enums import Resampling
 
 from geosr.errors import BandError, GridError, InputError, RadiometryError, did_you_mean
 from geosr.grid import Window, size
-from geosr.io.claims import Claims, claim, shared_encoding
+from geosr.io.claims import Claims, shared_encoding
 from geosr.io.gdal import GdalFile
+from geosr.io.layers import Layer, band_names, basename, layers_of
 from geosr.io.raster import Raster
 from geosr.io.source import Said, Source
 from geosr.radiometry import Radiometry
 from geosr.sensors import canonical_band
 
+if TYPE_CHECKING:
+    from geosr.io.masks import MaskFile, SceneMask
+
 logger = logging.getLogger(__name__)
 
 _SAMPLE_SIDE = 512  # pixels along the longer side of the decimated read behind `Scene.describe_values`
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """One band of a scene: where it is stored and what is known of its encoding."""
-
-    path: str
-    index: int
-    """Position in the file or store, counted from 0."""
-    description: str | None
-    in_file_name: str | None
-    scale: Said | None
-    offset: Said | None
-    nodata: Said | None
-    saturated: Said | None
 
 
 class Scene:
@@ -73,10 +63,30 @@ class Scene:
     """Where bands, scale, offset, nodata and crs come from, in words."""
     naming = "--bands B02,B03,B04,B08"
     """How a user names bands, for messages."""
+    masks: dict[str, tuple[MaskFile, ...]]
+    """The masks that came with it, by kind; none of them counts unless :meth:`mask_with` says so."""
+    acquired: datetime | None
+    """When it was acquired, UTC, where a STAC item says it."""
+    mask: SceneMask | None
+    """Pixels that are invalid though their numbers are not."""
+    cache_bytes: int
+    """Memory that GDAL needs to decode each block only once while tiles are read row by row.
 
-    def __init__(self, paths: Sequence[str], *, bands: Sequence[str] | None, flags: Claims) -> None:
+    That is two rows of blocks of all bands, for files whose blocks are large and slow to decode: JPEG 2000.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        bands: Sequence[str] | None,
+        claims: Claims,
+        masks: Mapping[str, tuple[MaskFile, ...]] | None = None,
+        acquired: datetime | None = None,
+    ) -> None:
         self.paths = tuple(paths)
-        self._flags = flags
+        self.masks, self.mask, self.acquired = dict(masks or {}), None, acquired
+        self._claims = claims
         self._handles: dict[tuple[int, int, str], Source] = {}
         try:
             self._inspect(bands)
@@ -90,22 +100,23 @@ class Scene:
         more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
         self.name = first.name + more
         self.geobox = first.geobox
-        self._layers: list[_Layer] = []
+        self._layers: list[Layer] = []
         dtypes: dict[str, str] = {}
         for path in self.paths:
             source = self._source(path)
             _require_same_grid(first, source)
             for band in source.bands:
                 dtypes.setdefault(band.dtype, source.name)
-            self._layers += _layers(path, source, flags=self._flags)
+            self._layers += layers_of(path, source, claims=self._claims)
         if len(dtypes) > 1:
             told = ", ".join(f"{dtype} in {name}" for dtype, name in dtypes.items())
             raise InputError(f"the bands of {self.name} have different types ({told}); convert them to one")
         (self.dtype,) = dtypes
+        self.cache_bytes = sum(2 * self._source(path).row_bytes for path in self.paths)
         if np.dtype(self.dtype).kind not in "iuf":
             raise InputError(f"{self.name} holds {self.dtype} values; reflectance needs an integer or a float type")
         self.descriptions = tuple(layer.description for layer in self._layers)
-        self.bands, told_by = _band_names(self._layers, given=bands, name=self.name)
+        self.bands, told_by = band_names(self._layers, given=bands, name=self.name)
         self.named = told_by is not None
         if repeated := sorted({band for band in self.bands if self.bands.count(band) > 1}):
             raise BandError(f"{self.name} has band {' '.join(repeated)} more than once; name its bands with --bands")
@@ -117,7 +128,8 @@ class Scene:
 
     def __repr__(self) -> str:
         height, width = self.geobox.shape
-        return f"<Scene {self.name}: {' '.join(self.bands)}, {height} x {width} pixels, {self.dtype}>"
+        masked = "" if self.mask is None else f", without {self.mask}"
+        return f"<Scene {self.name}: {' '.join(self.bands)}, {height} x {width} pixels, {self.dtype}{masked}>"
 
     def __enter__(self) -> Self:
         return self
@@ -129,12 +141,41 @@ class Scene:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the handles, which the receiver opens again, and pixels, which would weigh on every task."""
-        return {key: value for key, value in self.__dict__.items() if key != "_sample"} | {"_handles": {}}
+        state = {key: value for key, value in self.__dict__.items() if key not in ("_sample", "sample")}
+        return state | {"_handles": {}}
 
     def close(self) -> None:
         """Close every handle of every thread of this process."""
         for key in [key for key in self._handles if key[0] == os.getpid()]:
             self._handles.pop(key).close()
+        if self.mask is not None:
+            self.mask.close()
+
+    def mask_with(self, kinds: Sequence[str], *, dilate: float = 0.0) -> Self:
+        """This scene with the pixels of some of its `masks` invalid, and those nearer to them than so many metres.
+
+        The two share their open files.
+
+        Raises:
+            UsageError: There are no masks of such a kind.
+            InputError: The scene has no such mask.
+            GridError: A mask does not lie on the scene.
+        """
+        from geosr.io.masks import open_masks
+
+        mask = open_masks(self.masks, kinds, dilate=dilate, scene=self.name)
+        if mask is None:
+            return self
+        masked = copy.copy(self)
+        masked.mask = mask
+        masked.cache_bytes = self.cache_bytes + mask.cache_bytes
+        masked.facts = {**self.facts, "masked": ", ".join(dict.fromkeys(basename(file.path) for file in mask.files))}
+        try:
+            mask.read(self.geobox, (slice(0, 1), slice(0, 1)))  # fails, where it does, before any work
+        except BaseException:
+            mask.close()
+            raise
+        return masked
 
     def _source(self, path: str) -> Source:
         """This thread's own handle: GDAL's must not be shared between threads, nor survive a fork."""
@@ -180,7 +221,7 @@ class Scene:
 
     def _silence(self, observed: str) -> str:
         """The message for a scene that nobody explained."""
-        return self._flags.silence(self.name, self.dtype, observed, nodata=self._layers[0].nodata)
+        return self._claims.silence(self.name, self.dtype, observed, nodata=self._layers[0].nodata)
 
     def select(self, names: Sequence[str]) -> tuple[int, ...]:
         """Positions of the named bands, counted from 0; aliases such as ``red`` or ``B4`` work.
@@ -240,20 +281,22 @@ class Scene:
         """Stored values of some bands, and where numbers and mask bands leave pixels in."""
         dn = self._read(indices, window)
         valid = radiometry.valid(dn)
-        mask = self._mask(indices, window)
+        mask = self._mask(indices, window) if valid.any() else None
         return dn, valid if mask is None else valid & mask
 
     def read_mask(self, window: Window | None = None, bands: Sequence[str] | None = None) -> NDArray[np.bool_] | None:
-        """Where masks that are stored beside the bands leave pixels in, ``(y, x)``; None without such masks.
+        """Where masks, stored beside the bands or asked for, leave pixels in, ``(y, x)``; None without such masks.
 
         Arguments are those of :meth:`read`.
         """
         return self._mask(self._indices(bands), self._inside(window))
 
     def _mask(self, indices: Sequence[int], window: Window) -> NDArray[np.bool_] | None:
-        """What the masks of all files of these bands leave in."""
+        """What the masks of all files of these bands, and of the scene, leave in."""
         paths = dict.fromkeys(self._layers[index].path for index in indices)
         masks = [mask for path in paths if (mask := self._source(path).mask(window)) is not None]
+        if self.mask is not None:
+            masks.append(~self.mask.read(self.geobox, window))
         return np.logical_and.reduce(masks) if masks else None
 
     def read_digital(
@@ -281,17 +324,22 @@ class Scene:
     @cached_property
     def _sample(self) -> NDArray[Any]:
         """Digital numbers of a decimated read of all bands, without nodata."""
+        return np.concatenate(list(self.sample.values()))
+
+    @cached_property
+    def sample(self) -> dict[str, NDArray[Any]]:
+        """Digital numbers (DN) of a decimated read of each band, without nodata and without order."""
         height, width = self.geobox.shape
         step = max(1, math.ceil(max(height, width) / _SAMPLE_SIDE))
         shape = (math.ceil(height / step), math.ceil(width / step))
-        kept = []
-        for index, layer in enumerate(self._layers):
+        kept = {}
+        for index, (band, layer) in enumerate(zip(self.bands, self._layers, strict=True)):
             dn = self._read((index,), self._inside(None), shape=shape)
             keep = np.isfinite(dn)
             if layer.nodata is not None:
                 keep &= dn != layer.nodata.value
-            kept.append(dn[keep])
-        return np.concatenate(kept)
+            kept[band] = dn[keep]
+        return kept
 
     def _indices(self, bands: Sequence[str] | None) -> tuple[int, ...]:
         return tuple(range(len(self._layers))) if bands is None else self.select(bands)
@@ -372,10 +420,33 @@ def open_scene(
     geosr.errors.InputError: missing.tif does not exist
     """
     several = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    if not several:
+    claims = Claims(scale, offset, nodata, sensor, baseline)
+    return open_files([os.fspath(source) for source in several], claims, bands=bands)
+
+
+def open_files(
+    files: Sequence[str],
+    claims: Claims,
+    *,
+    bands: Sequence[str] | None = None,
+    masks: Mapping[str, tuple[MaskFile, ...]] | None = None,
+    acquired: datetime | None = None,
+) -> Scene:
+    """The scene of some files, with what is said of them beside what they say themselves.
+
+    Args:
+        files: As for :func:`open_scene`.
+        claims: What is said of their digital numbers.
+        bands: Band names in file order.
+        masks: The masks that came with them, by kind.
+        acquired: When the scene was acquired, UTC.
+
+    Raises:
+        GeosrError: As for :func:`open_scene`.
+    """
+    if not files:
         raise InputError("no file was given; a scene needs at least one")
-    flags = Claims(scale, offset, nodata, sensor, baseline)
-    return Scene([os.fspath(source) for source in several], bands=bands, flags=flags)
+    return Scene(files, bands=bands, claims=claims, masks=masks, acquired=acquired)
 
 
 def resolution_m(geobox: GeoBox) -> float | None:
@@ -386,16 +457,32 @@ def resolution_m(geobox: GeoBox) -> float | None:
     """
     if geobox.crs is None:
         return None
-    a, b, c, d, e, f = geobox.affine[:6]
+    a, b, _, d, e, _ = geobox.affine[:6]
     if not geobox.crs.geographic:
         return math.sqrt(abs(a * e - b * d)) * geobox.crs.proj.axis_info[0].unit_conversion_factor
+    sides = pixel_sides_m(geobox)
+    return None if sides is None else math.sqrt(math.prod(sides))
+
+
+def pixel_sides_m(geobox: GeoBox) -> tuple[float, float] | None:
+    """Metres from the centre of a pixel to that below and to that beside it, at the centre; None without a CRS.
+
+    >>> pixel_sides_m(GeoBox((10, 10), Affine(10, 0, 4e5, 0, -20, 5e6), "EPSG:32633"))
+    (20.0, 10.0)
+    """
+    if geobox.crs is None:
+        return None
+    a, b, c, d, e, f = geobox.affine[:6]
+    if not geobox.crs.geographic:
+        metres = geobox.crs.proj.axis_info[0].unit_conversion_factor
+        return math.hypot(b, e) * metres, math.hypot(a, d) * metres
     height, width = geobox.shape
     longitude, latitude = c + (a * width + b * height) / 2, f + (d * width + e * height) / 2
-    across, down = (
+    down, across = (
         geobox.crs.proj.get_geod().inv(longitude, latitude, longitude + east, latitude + north)[2]
-        for east, north in ((a, d), (b, e))
+        for east, north in ((b, e), (a, d))
     )
-    return math.sqrt(across * down)
+    return down, across
 
 
 def _open(path: str) -> Source:
@@ -440,72 +527,9 @@ def _require_same_grid(first: Source, other: Source) -> None:
             )
 
 
-def _layers(path: str, source: Source, *, flags: Claims) -> list[_Layer]:
-    """The bands of one file with everything that product, file and user say about them."""
-    in_file_name = _band_in_file_name(source.name) if len(source.bands) == 1 else None
-    product = source.product
-    layers = []
-    for index, stored in enumerate(source.bands):
-        scale, offset, nodata, saturated = stored.scale, stored.offset, stored.nodata, stored.saturated
-        band = canonical_band(stored.description or "") or in_file_name
-        if product is not None and band is not None and band in product.offsets:
-            said = f"product metadata {_basename(product.path)}, baseline {product.processing_baseline}"
-            encoding = product.radiometry([band])
-            if scale and offset and not np.allclose((scale.value, offset.value), (encoding.scale, encoding.offset)):
-                tags = f"(scale {scale.value:g}, offset {offset.value:g})"
-                logger.warning("%s: %s overrules its tags %s", source.name, said, tags)
-            scale, offset = Said(encoding.scale, said), Said(encoding.offset, said)
-            nodata, saturated = nodata or claim(encoding.nodata, said), claim(encoding.saturated, said)
-
-        told = replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated)
-        known = flags.explain(told, name=source.name)
-        facts = (known.scale, known.offset, known.nodata, known.saturated)
-        layers.append(_Layer(path, index, stored.description, in_file_name, *facts))
-    return layers
-
-
-def _band_names(
-    layers: Sequence[_Layer], *, given: Sequence[str] | None, name: str
-) -> tuple[tuple[str, ...], str | None]:
-    """Names of all bands, and who gave them; None where they are only counted."""
-    counted = tuple(f"band{position}" for position in range(1, len(layers) + 1))
-    if given is not None:
-        if len(given) != len(layers):
-            raise BandError(f"--bands names {len(given)} bands ({' '.join(given)}) and {name} has {len(layers)}")
-        names = tuple(canonical_band(band) or band for band in given)
-        for ours, layer in zip(names, layers, strict=True):
-            theirs = canonical_band(layer.description or "") or layer.in_file_name
-            if theirs not in (None, ours):
-                logger.warning("%s: flag --bands calls %s what the file calls %s", name, ours, theirs)
-        return names, "flag --bands"
-    descriptions = [layer.description or "" for layer in layers]
-    # "Band 1", "Band 2" ... only count: in a file of blue, green, red and near infrared, Band 1 is not B01.
-    if all(re.fullmatch(rf"([Bb]and|b)[ _]?0*{n}", text) for n, text in enumerate(descriptions, start=1)):
-        return counted, None
-    names = tuple(
-        canonical_band(layer.description or "") or layer.in_file_name or layer.description or number
-        for layer, number in zip(layers, counted, strict=True)
-    )
-    if names == counted:
-        return counted, None
-    return names, "band descriptions" if all(descriptions) else "file names" if not any(descriptions) else "the files"
-
-
-def _band_in_file_name(path: str) -> str | None:
-    """The Sentinel-2 band that a file name ends in: ``T33UUB_20170527_B04_10m.jp2``, ``B4.tif``, ``red.tif``."""
-    stem = _basename(path).rpartition(".")[0]
-    if re.match(r"L[COTEM]0\d_|HLS\.L30", stem):  # Landsat's B5 is near infrared, Sentinel-2's is red edge
-        return None
-    return next(filter(None, map(canonical_band, reversed(re.split(r"[_.\-\s]+", stem)))), None)
-
-
 def _tell(said: Iterable[Said | None]) -> str:
     """The distinct sources of a fact."""
     return ", ".join(dict.fromkeys("nothing says it" if one is None else one.source for one in said))
-
-
-def _basename(path: str) -> str:
-    return re.split(r"[/\\]", path)[-1]
 
 
 def _number(value: float) -> str:

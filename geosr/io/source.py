@@ -45,6 +45,8 @@ class Source(Protocol):
     """What messages call it."""
     geobox: GeoBox
     bands: tuple[StoredBand, ...]
+    row_bytes: int
+    """Bytes of a row of blocks, where blocks are large and slow to decode; else 0."""
 
     @property
     def product(self) -> ProductMetadata | None:

@@ -168,6 +168,7 @@ class ZarrGroup:
     """
 
     product = None
+    row_bytes = 0
 
     def __init__(self, path: str) -> None:
         self.path = path = path.rstrip("/")
