@@ -1,7 +1,9 @@
 import os
+from itertools import combinations
 
 import numpy as np
 import pytest
+from product_kit import crafted_zip
 
 from geosr.errors import GridError, UsageError
 from geosr.grid import TilePlan
@@ -9,6 +11,7 @@ from geosr.inference import SuperResolver
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.job import Job, output_radiometry, stamp
 from geosr.inference.resident import keep
+from geosr.io.inputs import open_input
 from geosr.io.scene import open_scene
 from geosr.models import Model, ModelSpec
 from geosr.radiometry import Radiometry
@@ -84,3 +87,20 @@ def test_a_file_or_store_that_changed_has_another_stamp(tmp_path):
         assert stamp(str(path)) != before
     assert stamp(str(tmp_path / "scene.zarr"))[0] == 7
     assert stamp("https://example.org/scene.tif") == []
+
+
+def test_the_fingerprint_tells_masks_apart(make_raster):
+    values = np.full((1, 130, 300), 7, "uint16")
+    path = make_raster(values, name="x.tif", scale=1e-4, descriptions=["B02"])
+    make_raster(values, name="x_SCL.tif", dtype="uint8")
+    prints = []
+    for masks in ({}, {"mask": ["clouds"]}, {"mask": ["clouds"], "mask_dilate": 20}, {"mask": ["snow"]}):
+        with open_input(path, **masks) as opened:
+            job = Job.plan(opened, model("exact"), aoi=None, dtype=None, tile=1)
+            prints.append(job.fingerprint(opened))
+    assert all(one != other for one, other in combinations(prints, 2))
+
+
+def test_a_file_in_an_archive_is_stamped_as_the_archive(tmp_path):
+    path = crafted_zip(tmp_path / "a.zip", [("b.jp2", b"1")])
+    assert stamp(f"/vsizip/{path}/b.jp2") == stamp(str(path)) == [path.stat().st_size, path.stat().st_mtime]

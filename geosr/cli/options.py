@@ -20,11 +20,17 @@ Progress = Callable[[int, int, int], None]
 MODEL = "Name of a shipped model, .safetensors or .onnx file, folder of a run, or hf://owner/repo/file"
 """What a model may be named by."""
 
+INPUT = "Raster, single-band files or their folder, .SAFE product or its zip file, STAC item, or Zarr store."
+"""What a scene may be."""
+
 Sources = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT...", help="Raster, or the single-band files of one scene.", show_default=False),
+    typer.Argument(metavar="INPUT...", help=INPUT, show_default=False),
 ]
-Bands = Annotated[str | None, typer.Option(help="Names of the input's bands in file order: B02,B03,B04,B08.")]
+Bands = Annotated[
+    str | None,
+    typer.Option(help="Names of a file's bands in file order: B02,B03,B04,B08; of products and items, which to take."),
+]
 Scale = Annotated[float | None, typer.Option(help="Reflectance per digital number, where the file does not say.")]
 Offset = Annotated[float | None, typer.Option(help="Reflectance at digital number 0, where the file does not say.")]
 Nodata = Annotated[float | None, typer.Option(help="Digital number of invalid pixels, where the file does not say.")]
@@ -34,6 +40,10 @@ Sensor = Annotated[
 Baseline = Annotated[
     str | None, typer.Option(help="Sentinel-2 processing baseline, such as 05.09; the Nxxxx in the product's name.")
 ]
+Item = Annotated[str | None, typer.Option(metavar="COLLECTION/ID", help="Item of the STAC API that INPUT is.")]
+Resolution = Annotated[int | None, typer.Option(min=1, help="Metres, where INPUT has images of several resolutions.")]
+Mask = Annotated[str | None, typer.Option(help="Pixels to leave out: clouds,defects,snow, as masks beside INPUT say.")]
+MaskDilate = Annotated[float, typer.Option(min=0, metavar="METRES", help="Leave out what is nearer to masked pixels.")]
 Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Processes of this machine to share the work, a GPU each where there are several."),

@@ -11,14 +11,19 @@ import typer
 
 from geosr.cli.app import app
 from geosr.cli.options import (
+    INPUT,
     MODEL,
     Bands,
     Baseline,
     Dask,
+    Item,
     Json,
+    Mask,
+    MaskDilate,
     Nodata,
     Offset,
     Quiet,
+    Resolution,
     Scale,
     Sensor,
     Sources,
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
 def predict(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="INPUT...", help="Raster, or the single-band files of one scene.", show_default=False),
+        typer.Argument(metavar="INPUT...", help=INPUT, show_default=False),
     ] = None,
     *,
     out: Annotated[
@@ -66,6 +71,10 @@ def predict(
     nodata: Nodata = None,
     sensor: Sensor = None,
     baseline: Baseline = None,
+    item: Item = None,
+    resolution: Resolution = None,
+    mask: Mask = None,
+    mask_dilate: MaskDilate = 0.0,
     aoi: Annotated[str | None, typer.Option(help="minx,miny,maxx,maxy in the scene's CRS, or a .geojson file.")] = None,
     samples: Annotated[
         int | None,
@@ -124,7 +133,8 @@ def predict(
         with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
             return run(
                 files, target, model=model, blend=blend, bands=split_names(bands), scale=scale, offset=offset,
-                nodata=nodata, sensor=sensor, baseline=baseline, aoi=aoi, samples=samples, seed=seed, dtype=dtype,
+                nodata=nodata, sensor=sensor, baseline=baseline, item=item, resolution=resolution,
+                mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi, samples=samples, seed=seed, dtype=dtype,
                 device=device, precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
                 executor=executor(workers, dask), shard=None if shard is None else read_share(shard),
                 overwrite=overwrite, restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
@@ -209,14 +219,19 @@ def info(
     nodata: Nodata = None,
     sensor: Sensor = None,
     baseline: Baseline = None,
+    item: Item = None,
+    resolution: Resolution = None,
+    mask: Mask = None,
+    mask_dilate: MaskDilate = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Show a scene's bands, grid and radiometry, where each fact comes from, and which models fit."""
-    from geosr.io.scene import open_scene
+    """Show a scene's bands, grid, radiometry and masks, where each fact comes from, and which models fit."""
+    from geosr.io.inputs import open_input
 
-    with open_scene(
-        sources, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline
-    ) as scene:
+    with open_input(
+        sources, item=item, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata, sensor=sensor,
+        baseline=baseline, resolution=resolution, mask=split_names(mask) or (), mask_dilate=mask_dilate,
+    ) as scene:  # fmt: skip
         facts = _facts(scene)
     if as_json:
         print(json.dumps(facts))
@@ -260,6 +275,8 @@ def _facts(scene: "Scene") -> dict[str, Any]:
         "bounds": list(scene.geobox.boundingbox),
         "dtype": scene.dtype,
         **radiometry,
+        "masks": list(scene.masks),
+        **({} if scene.mask is None else {"masked": f"about {100 * scene.mask.share(scene.geobox):.1f} %"}),
         "models": [weights.spec.name for weights in fitting_models(scene)],
         "from": scene.facts,
     }

@@ -8,6 +8,7 @@ from typing import Protocol
 from odc.geo.geobox import GeoBox
 
 from geosr.errors import ModelError
+from geosr.inference.superresolver import SuperResolver
 from geosr.io.scene import resolution_m
 from geosr.models import WeightsFile, find_weights, shipped_models
 
@@ -56,6 +57,17 @@ def fitting_models(scene: Image) -> list[WeightsFile]:
         return round(distance, 1), -spec.scale
 
     return sorted((w for w in shipped_models() if set(w.spec.bands) <= set(scene.bands)), key=misfit)
+
+
+def bands_of(model: str | PathLike[str] | SuperResolver | None) -> tuple[str, ...] | None:
+    """The bands that a model takes, from the header of its file; None where no model is named.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    if model is None:
+        return None
+    return (model if isinstance(model, SuperResolver) else find_weights(fspath(model))).spec.bands
 
 
 def choose_model(scene: Image, wanted: str | PathLike[str] | None = None) -> WeightsFile:

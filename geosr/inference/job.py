@@ -15,6 +15,7 @@ from geosr.inference.blend import OverlapPlan
 from geosr.inference.ensemble import band_names
 from geosr.inference.resident import ModelKey
 from geosr.inference.superresolver import SuperResolver
+from geosr.io.archive import archive_of
 from geosr.io.cog import Profile
 from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
@@ -90,6 +91,7 @@ class Job:
         """What must be the same for earlier work to count."""
         return {
             "files": [[path, *stamp(path)] for path in scene.paths],
+            "mask": scene.mask and [scene.mask.dilate, *([repr(file), *stamp(file.path)] for file in scene.mask.files)],
             "window": [[part.start, part.stop] for part in self.window],
             "core": self.tiles.core,
             "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
@@ -129,7 +131,9 @@ def spread_radiometry(radiometry: Radiometry) -> Radiometry:
 
 
 def stamp(path: str) -> list[float]:
-    """Bytes and time of the last change of a file, or of all files of a store; nothing where there is none here."""
+    """Bytes and time of the last change of a file, its archive or all files of a store; nothing where none is here."""
+    if archive := archive_of(path):
+        path = archive[0]
     files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
     facts = [os.stat(file) for file in files if os.path.exists(file)]
     return [sum(fact.st_size for fact in facts), max(fact.st_mtime for fact in facts)] if facts else []

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from geosr import __version__
 from geosr.errors import OutputError, UsageError
 from geosr.grid import size
-from geosr.inference.choose import choose_model
+from geosr.inference.choose import bands_of, choose_model
 from geosr.inference.executors import Executor, InProcess, share
 from geosr.inference.job import Job
 from geosr.inference.journal import Journal, stored_call
@@ -24,6 +24,7 @@ from geosr.inference.outputs import Output, check_file, check_target, plan_outpu
 from geosr.inference.resident import ModelKey, keep, locate
 from geosr.inference.superresolver import SuperResolver
 from geosr.inference.work import Work
+from geosr.io.inputs import open_input
 from geosr.io.safe import product_metadata
 from geosr.io.scene import Scene, open_scene, resolution_m
 
@@ -83,6 +84,10 @@ def predict(
     nodata: float | None = None,
     sensor: str | None = None,
     baseline: str | None = None,
+    item: str | None = None,
+    resolution: int | None = None,
+    mask: Sequence[str] = (),
+    mask_dilate: float = 0.0,
     aoi: str | Sequence[float] | None = None,
     samples: int | None = None,
     seed: int | None = None,
@@ -109,7 +114,8 @@ def predict(
     spread's bands have a scale and an offset of their own, so that a spread of 0 is a number and not nodata.
 
     Args:
-        sources: One raster, or the single-band files of one scene, or a Zarr store; as :func:`open_scene` takes them.
+        sources: Rasters, a Zarr store, a Sentinel-2 product, a STAC item or a folder of single-band files; as
+            :func:`geosr.io.inputs.open_input` takes them.
         out: What to write: a Cloud-Optimised GeoTIFF (``.tif``), a Zarr v3 group (``.zarr``), or a folder, which gets
             one GeoTIFF for each band.
         model: A shipped model's name, a ``.safetensors`` or ``.onnx`` file, a run's folder, a file on the Hugging Face
@@ -121,6 +127,10 @@ def predict(
         nodata: The digital number of an invalid pixel.
         sensor: A sensor whose product specification says how reflectance is encoded.
         baseline: Processing baseline, for Sentinel-2.
+        item: ``collection/id`` of an item, where the source is a STAC API.
+        resolution: Metres, where the source has images of several resolutions; None: the finest.
+        mask: Kinds of masks that make pixels invalid: ``clouds``, ``defects``, ``snow``.
+        mask_dilate: Metres around masked pixels that are invalid too.
         aoi: Area of interest: ``minx, miny, maxx, maxy`` in the scene's CRS, or a GeoJSON file.
         samples: Members of the ensemble of a model that takes noise; 1 writes that of ``seed`` alone. Without samples
             and seed it is the noise-free image.
@@ -154,8 +164,19 @@ def predict(
         raise UsageError("a shard is one of many runs that share the work: leave out --restart, --workers and --dask")
     with ExitStack() as stack:
         scene = stack.enter_context(
-            open_scene(
-                sources, bands=bands, scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline
+            open_input(
+                sources,
+                item=item,
+                wanted=bands_of(model),
+                bands=bands,
+                scale=scale,
+                offset=offset,
+                nodata=nodata,
+                sensor=sensor,
+                baseline=baseline,
+                resolution=resolution,
+                mask=mask,
+                mask_dilate=mask_dilate,
             )
         )
         check_target(out, scene.paths, overwrite=overwrite)
@@ -176,7 +197,7 @@ def predict(
         output = plan_output(out, job.profile, shard=job.tiles.core * job.scale, overwrite=overwrite)
         work = Work(scene, job, output, batch_size)
         shards = share(work, *shard) if shard is not None else range(len(work))
-        call = {} if key.name is None else _repeatable(asked, scene, output, model=key.name)
+        call = {} if key.name is None else _repeatable(asked, output, model=key.name)
         header = job.fingerprint(scene)
         journal = stack.enter_context(
             closing(Journal(output.target, header, call=call, restart=restart, shared=shard is not None))
@@ -197,11 +218,11 @@ def predict(
         if shard is None:
             journal.remove()
         seconds = perf_counter() - started
-        picture = item = None
+        picture = written = None
         if shard is None and preview is not None:
             picture = _preview(scene, work, Path(preview))
         if shard is None and acquired is not None:
-            item = _write_item(scene, work, acquired)
+            written = _write_item(scene, work, acquired)
     height, width = job.profile.levels[0]
     return Prediction(
         path=output.target,
@@ -219,7 +240,7 @@ def predict(
         megapixels_per_second=round(fresh * job.scale**2 / 1e6 / seconds, 3),
         bytes=0 if shard is not None else sum(map(size_on_disk, output.paths)),
         preview=picture,
-        stac=item,
+        stac=written,
         samples=len(seeds),
         seed=seeds.start if seeds else None,
         missing=missing if shard is not None else 0,
@@ -275,11 +296,12 @@ def _model(
     return key
 
 
-def _repeatable(asked: Mapping[str, Any], scene: Scene, output: Output, *, model: str) -> dict[str, Any]:
+def _repeatable(asked: Mapping[str, Any], output: Output, *, model: str) -> dict[str, Any]:
     """What `predict` was asked for, so that it can be asked again from any folder."""
     here = ("executor", "shard", "progress", "restart")
     call = {name: value for name, value in asked.items() if name not in here}
-    files = [os.path.abspath(path) if os.path.exists(path) else path for path in scene.paths]
+    named = [asked["sources"]] if isinstance(asked["sources"], str | os.PathLike) else asked["sources"]
+    files = [os.path.abspath(path) if os.path.exists(path) else os.fspath(path) for path in named]
     picture = asked["preview"] and os.path.abspath(asked["preview"])
     return {**call, "sources": files, "out": output.name, "model": model, "preview": picture}
 
@@ -321,9 +343,10 @@ def acquisition_time(scene: Scene, said: str | None) -> DateTime:
     """
     product = product_metadata(scene.paths[0])
     if said is None:
-        if product is None or product.sensing_time is None:
+        time = scene.acquired if product is None else product.sensing_time
+        if time is None:
             raise UsageError(f"{scene.name} does not say when it was acquired; a STAC item needs --datetime 2025-06-01")
-        return product.sensing_time
+        return time
     try:
         time = DateTime.fromisoformat(said)
     except ValueError as error:

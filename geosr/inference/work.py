@@ -24,7 +24,7 @@ from geosr.io.work import work_folder
 AHEAD = 1
 """Cores that are compressed while the network works."""
 GDAL_CACHE = 16 * 2**20
-"""Bytes of decoded blocks that GDAL may keep."""
+"""Bytes of decoded blocks that GDAL may keep, beside those that the scene needs."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Work:
             return shard
 
         with ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="encode") as encoders:
-            with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE):
+            with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE + self.scene.cache_bytes):
                 for core in superresolve_cores(
                     self.scene,
                     self.job.tiles,
@@ -80,7 +80,8 @@ class Work:
     def _in_order(self, shards: Sequence[int]) -> list[int]:
         """The order in which they are done: equal shapes fill batches, and smaller ones fit freed memory."""
         tiles = self.job.tiles
-        if isinstance(tiles, OverlapPlan):
+        # Blocks that are slow to decode are read row by row, while they are in the cache.
+        if isinstance(tiles, OverlapPlan) or self.scene.cache_bytes:
             return sorted(shards)
         return sorted(shards, key=lambda shard: tiles.tile(shard).shape, reverse=True)
 
