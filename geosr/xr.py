@@ -32,6 +32,10 @@ def open(  # as rasterio's
     nodata: float | None = None,
     sensor: str | None = None,
     baseline: str | None = None,
+    item: str | None = None,
+    resolution: int | None = None,
+    mask: Sequence[str] = (),
+    mask_dilate: float = 0.0,
     chunks: int | Literal["auto"] | None = "auto",
 ) -> xr.Dataset:
     """A scene as a Dataset with a variable for each band: digital numbers, read when they are computed.
@@ -39,23 +43,37 @@ def open(  # as rasterio's
     Their unit is in the attributes, so ``.geosr`` knows it.
 
     Args:
-        sources: As :func:`geosr.open_scene` takes them; likewise the others up to ``baseline``.
-        bands: Band names in file order.
+        sources: As :func:`geosr.predict` takes them: rasters, a Zarr store, a product, a STAC item, a folder of bands.
+        bands: Band names in file order; of a source that offers a choice, those to open.
         scale: Reflectance per digital number, where the files do not say.
         offset: Reflectance at digital number 0.
         nodata: The digital number of an invalid pixel.
         sensor: A sensor whose product specification says how reflectance is encoded.
         baseline: Processing baseline, for Sentinel-2.
+        item: ``collection/id`` of an item, where the source is a STAC API.
+        resolution: Metres, where the source has images of several resolutions; None: the finest.
+        mask: Kinds of masks that make pixels invalid: ``clouds``, ``defects``, ``snow``.
+        mask_dilate: Metres around masked pixels that are invalid too.
         chunks: Side of a chunk, pixels; None reads everything now.
 
     Raises:
         GeosrError: See its children; the message says what to do.
     """
-    from geosr.io.scene import open_scene
+    from geosr.io.inputs import open_input
     from geosr.io.xarray_scene import scene_to_xarray
 
-    scene = open_scene(
-        sources, bands=bands, scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline
+    scene = open_input(
+        sources,
+        item=item,
+        bands=bands,
+        scale=scale,
+        offset=offset,
+        nodata=nodata,
+        sensor=sensor,
+        baseline=baseline,
+        resolution=resolution,
+        mask=mask,
+        mask_dilate=mask_dilate,
     )
     return scene_to_xarray(scene, chunks=chunks)
 
