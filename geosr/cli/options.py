@@ -23,35 +23,72 @@ MODEL = "Name of a shipped model, .safetensors or .onnx file, folder of a run, o
 INPUT = "Raster, single-band files or their folder, .SAFE product or its zip file, STAC item, or Zarr store."
 """What a scene may be."""
 
+READING, NETWORK, RUNNING, RESULT = "What the input is", "What the network does", "Who does it", "What comes out"
+"""Groups of options in the help."""
+
 Sources = Annotated[
     list[str],
     typer.Argument(metavar="INPUT...", help=INPUT, show_default=False),
 ]
 Bands = Annotated[
     str | None,
-    typer.Option(help="Names of a file's bands in file order: B02,B03,B04,B08; of products and items, which to take."),
+    typer.Option(
+        rich_help_panel=READING,
+        help="Names of a file's bands in file order: B02,B03,B04,B08; of products and items, which to take.",
+    ),
 ]
-Scale = Annotated[float | None, typer.Option(help="Reflectance per digital number, where the file does not say.")]
-Offset = Annotated[float | None, typer.Option(help="Reflectance at digital number 0, where the file does not say.")]
-Nodata = Annotated[float | None, typer.Option(help="Digital number of invalid pixels, where the file does not say.")]
+Scale = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=READING, help="Reflectance per digital number, where the file does not say."),
+]
+Offset = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=READING, help="Reflectance at digital number 0, where the file does not say."),
+]
+Nodata = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=READING, help="Digital number of invalid pixels, where the file does not say."),
+]
 Sensor = Annotated[
-    str | None, typer.Option(help="sentinel-2-l2a, sentinel-2-l1c or reflectance: sets the three above.")
+    str | None,
+    typer.Option(rich_help_panel=READING, help="sentinel-2-l2a, sentinel-2-l1c or reflectance: sets the three above."),
 ]
 Baseline = Annotated[
-    str | None, typer.Option(help="Sentinel-2 processing baseline, such as 05.09; the Nxxxx in the product's name.")
+    str | None,
+    typer.Option(
+        rich_help_panel=READING, help="Sentinel-2 processing baseline, such as 05.09; the Nxxxx in the product's name."
+    ),
 ]
-Item = Annotated[str | None, typer.Option(metavar="COLLECTION/ID", help="Item of the STAC API that INPUT is.")]
-Resolution = Annotated[int | None, typer.Option(min=1, help="Metres, where INPUT has images of several resolutions.")]
-Mask = Annotated[str | None, typer.Option(help="Pixels to leave out: clouds,defects,snow, as masks beside INPUT say.")]
-MaskDilate = Annotated[float, typer.Option(min=0, metavar="METRES", help="Leave out what is nearer to masked pixels.")]
+Item = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=READING, metavar="COLLECTION/ID", help="Item of the STAC API that INPUT is."),
+]
+Resolution = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=READING, min=1, help="Metres, where INPUT has images of several resolutions."),
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(rich_help_panel=READING, help="Pixels to leave out: clouds,defects,snow, as masks beside INPUT say."),
+]
+MaskDilate = Annotated[
+    float,
+    typer.Option(rich_help_panel=READING, min=0, metavar="METRES", help="Leave out what is nearer to masked pixels."),
+]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes of this machine to share the work, a GPU each where there are several."),
+    typer.Option(
+        rich_help_panel=RUNNING,
+        min=1,
+        help="Processes of this machine to share the work, a GPU each where there are several.",
+    ),
 ]
 Dask = Annotated[
     str | None,
     typer.Option(
-        metavar="WHERE", help="Dask cluster to share the work: local, tcp://host:8786 or scheduler-file.json."
+        rich_help_panel=RUNNING,
+        metavar="WHERE",
+        help="Dask cluster to share the work: local, tcp://host:8786 or scheduler-file.json.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]

@@ -13,6 +13,10 @@ from geosr.cli.app import app
 from geosr.cli.options import (
     INPUT,
     MODEL,
+    NETWORK,
+    READING,
+    RESULT,
+    RUNNING,
     Bands,
     Baseline,
     Dask,
@@ -59,11 +63,17 @@ def predict(
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help=f"{MODEL}; the shipped one that fits best if left out."),
+        typer.Option(
+            "--model", "-m", help=f"{MODEL}; the shipped one that fits best if left out.", rich_help_panel=NETWORK
+        ),
     ] = None,
     blend: Annotated[
         tuple[str, float] | None,
-        typer.Option(metavar="MODEL SHARE", help="Mix in another model of the same network; its share is 0 to 1."),
+        typer.Option(
+            metavar="MODEL SHARE",
+            help="Mix in another model of the same network; its share is 0 to 1.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     bands: Bands = None,
     scale: Scale = None,
@@ -75,41 +85,75 @@ def predict(
     resolution: Resolution = None,
     mask: Mask = None,
     mask_dilate: MaskDilate = 0.0,
-    aoi: Annotated[str | None, typer.Option(help="minx,miny,maxx,maxy in the scene's CRS, or a .geojson file.")] = None,
+    aoi: Annotated[
+        str | None,
+        typer.Option(help="minx,miny,maxx,maxy in the scene's CRS, or a .geojson file.", rich_help_panel=READING),
+    ] = None,
     samples: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Mean of so many samples of a model that takes noise, and their spread as further bands."
+            min=1,
+            help="Mean of so many samples of a model that takes noise, and their spread as further bands.",
+            rich_help_panel=NETWORK,
         ),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, help="The first of the samples, or the only one; the same seed, the same image."),
+        typer.Option(
+            min=0,
+            help="The first of the samples, or the only one; the same seed, the same image.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="float32 stores reflectance itself; the input's type if left out.")
+        str | None,
+        typer.Option(help="float32 stores reflectance itself; the input's type if left out.", rich_help_panel=RESULT),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1, help="Tiles that the network takes at once.")] = 1,
-    tile: Annotated[int | None, typer.Option(min=1, help="Side of a tile in input pixels.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=NETWORK)] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=NETWORK)] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Tiles that the network takes at once.", rich_help_panel=NETWORK)
+    ] = 1,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Side of a tile in input pixels.", rich_help_panel=NETWORK)
+    ] = None,
     workers: Workers = None,
     dask: Dask = None,
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Do the I-th of N shares, as one job of an array; then geosr assemble."),
+        typer.Option(
+            metavar="I/N",
+            help="Do the I-th of N shares, as one job of an array; then geosr assemble.",
+            rich_help_panel=RUNNING,
+        ),
     ] = None,
     batch: Annotated[
         Path | None,
-        typer.Option(help="Many scenes: a text file with one in each line, or a STAC search's answer as JSON."),
+        typer.Option(
+            help="Many scenes: a text file with one in each line, or a STAC search's answer as JSON.",
+            rich_help_panel=RUNNING,
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Of a batch, leave out scenes that are done.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Do not continue a run that was stopped.")] = False,
-    preview: Annotated[Path | None, typer.Option(help="PNG to write with a before/after picture.")] = None,
-    stac: Annotated[bool, typer.Option("--stac", help="Write a STAC item beside the result.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Of a batch, leave out scenes that are done.", rich_help_panel=RUNNING)
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=RESULT)
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Do not continue a run that was stopped.", rich_help_panel=RUNNING)
+    ] = False,
+    preview: Annotated[
+        Path | None, typer.Option(help="PNG to write with a before/after picture.", rich_help_panel=RESULT)
+    ] = None,
+    stac: Annotated[
+        bool, typer.Option("--stac", help="Write a STAC item beside the result.", rich_help_panel=RESULT)
+    ] = False,
     datetime: Annotated[
-        str | None, typer.Option(help="When the scene was acquired, for --stac, where the product does not say.")
+        str | None,
+        typer.Option(
+            help="When the scene was acquired, for --stac, where the product does not say.", rich_help_panel=RESULT
+        ),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
