@@ -67,7 +67,11 @@ format: $(VENV)/.installed-test ## Fix formatting and what the style check can f
 bench: $(VENV)/.installed-test ## Measure everything; peers where GEOSR_PEER_PYTHON has opensr-utils, GEOSR_SRGAN_PYTHON opensr-srgan
 	@$(BIN)/python -m benchmarks.run
 
+.PHONY: notebooks
+notebooks: $(VENV)/.installed-test ## Run the notebooks and write them with their pictures to notebook-output/
+	@$(BIN)/jupyter nbconvert --to html --execute --output-dir notebook-output notebooks/*.ipynb
+
 .PHONY: clean
 clean: ## Remove the environment, caches and outputs
-	rm -rf $(VENV) $(INTEROP) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) build dist demo-output notebook-output notebooks/output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
