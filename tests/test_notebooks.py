@@ -22,6 +22,7 @@ LIVELY = 20.0
 """Standard deviation of its 8-bit values, at least."""
 PICTURES = {
     "1_predict_and_inspect": [IMAGE, IMAGE, CURVES, IMAGE, IMAGE],
+    "2_time_series_with_dask": [IMAGE, IMAGE, CURVES],
     "3_train_your_own": [CURVES, IMAGE, IMAGE, IMAGE],
     "4_what_the_model_invents": [IMAGE, IMAGE, CURVES, IMAGE, IMAGE, IMAGE],
 }
