@@ -1,7 +1,8 @@
 """Shards of a job on a Dask cluster, one machine or many.
 
 Dask only deals out: what is done lies on disk, so nothing is lost with a worker, nor with the scheduler. Workers reach
-the scene, the weights and the output's folder under the same paths as the client, and have geosr installed.
+the scene, the weights and the output's folder under the same paths as the client; they and the scheduler have geosr
+installed.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ import os
 import statistics
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from geosr.errors import InputError, OutputError, extra
-from geosr.inference.executors import ATTEMPTS, bundles
+from geosr.inference.executors import bundles
 from geosr.inference.work import Work
 
 if TYPE_CHECKING:
@@ -33,9 +35,13 @@ POLL = 0.02
 LOOK = 1.0
 """Seconds between two looks at what the cluster consists of."""
 SLOW = 2
-"""Times the usual time after which a bundle is late."""
+"""Times the usual time after which a bundle is late, and is given to an idle worker, too."""
 QUEUED = 2
 """Bundles that are given out for each thread of the cluster: the next one is there when one ends."""
+
+
+Bundle = tuple[int, ...]
+"""Shards that a worker gets at once."""
 
 
 class Outcome(NamedTuple):
@@ -131,105 +137,99 @@ class _Run:
     def __init__(self, work: Work, shards: Sequence[int], where: str) -> None:
         self.work, self.where = work, where
         self.client = _connect(where)
-        log.info("%d Dask workers; %s", len(self.client.nthreads()), self.client.dashboard_link)
         self.left = set(shards)
-        self.running: dict[Future, tuple[int, ...]] = {}
-        self.since: dict[tuple[int, ...], float] = {}
-        """When a bundle was given out, seconds."""
+        self.waiting: deque[Bundle] = deque()
+        self.running: dict[Future, Bundle] = {}
+        """A bundle that is late runs several times."""
+        self.given: dict[Bundle, float] = {}
+        """When a bundle was last given to a worker, seconds."""
         self.took: list[float] = []
         """Seconds until bundles came back."""
-        self.refused: dict[tuple[int, ...], list[str]] = {}
-        """Of bundles that could not be stored, the workers that tried."""
-        self.twice: set[tuple[int, ...]] = set()
-        """Bundles that were given to a second worker because the first took long."""
+        self.refusing: set[str] = set()
+        """Workers that could not store a shard: they get no more while there are others."""
+        self.deserted = False
 
     def shards(self) -> Iterator[int]:
         """The shards, as they are stored."""
         try:
-            waiting = deque(map(tuple, bundles(self.work, sorted(self.left), workers=max(self._threads, 1))))
+            threads = sum(self.client.nthreads().values())
+            log.info("Dask workers with %d threads; %s", threads, self.client.dashboard_link)
+            self.waiting.extend(map(tuple, bundles(self.work, sorted(self.left), workers=max(threads, 1))))
             look = 0.0
             while self.left:
-                if time.monotonic() >= look:
-                    self._deal_out(waiting)
-                    look = time.monotonic() + LOOK
-                time.sleep(POLL)
-                for future in [future for future in self.running if future.status != "pending"]:
-                    yield from self._take(future, waiting)
+                try:
+                    if time.monotonic() >= look:
+                        self._deal_out()
+                        look = time.monotonic() + LOOK
+                    for future in [future for future in self.running if future.status not in ("pending", "lost")]:
+                        yield from self._take(future)
+                        look = 0.0
+                except (OSError, CancelledError):  # the client's: a worker's are in an outcome
+                    self._find_scheduler()
                     look = 0.0
+                time.sleep(POLL)
         finally:
             self.client.close()
 
-    @property
-    def _threads(self) -> int:
-        """Threads of the cluster."""
-        return sum(self.client.nthreads().values())
+    def _deal_out(self) -> None:
+        """Give out bundles that wait; when there are none, give idle workers what others are late with."""
+        workers, busy = self.client.nthreads(), self.client.processing()
+        if not workers and not self.deserted:
+            log.warning("the scheduler at %s has no workers; waiting for some (dask worker ADDRESS)", self.where)
+        self.deserted = not workers
+        if self.waiting:
+            while self.waiting and len(self.running) < QUEUED * max(sum(workers.values()), 1):
+                self._submit(self.waiting.popleft(), workers.keys() - self.refusing if self.refusing else ())
+        elif self.took:
+            late = time.monotonic() - SLOW * statistics.median(self.took)
+            slow = {bundle for bundle in self.running.values() if self.given[bundle] < late}
+            idle = [worker for worker in workers if not busy.get(worker) and worker not in self.refusing]
+            for bundle, worker in zip(sorted(slow, key=self.given.__getitem__), idle, strict=False):
+                self._submit(bundle, [worker])
 
-    def _deal_out(self, waiting: deque[tuple[int, ...]]) -> None:
-        """Give out bundles; at the end, when threads are idle, to a second worker what the first is slow with."""
-        threads = self._threads
-        while waiting and len(self.running) < QUEUED * max(threads, 1):
-            bundle = waiting.popleft()
-            self._submit(bundle, without=self.refused.get(bundle, []))
-        if waiting or not self.took or len(self.running) >= threads:
-            return
-        late = time.monotonic() - SLOW * statistics.median(self.took)
-        slow = next((one for one in self.running.values() if self.since[one] < late and one not in self.twice), None)
-        if slow is not None:
-            mine = {future.key for future, bundle in self.running.items() if bundle == slow}
-            at = [worker for worker, keys in self.client.processing().items() if mine & set(keys)]
-            if len(at) < len(self.client.nthreads()):
-                self.twice.add(slow)
-                self._submit(slow, without=[*at, *self.refused.get(slow, [])])
+    def _submit(self, bundle: Bundle, workers: Collection[str]) -> None:
+        """Give a bundle to one of these workers; to any, if they are none or gone."""
+        choice: dict[str, Any] = {"workers": list(workers), "allow_other_workers": True} if workers else {}
+        self.running[self.client.submit(do_bundle, self.work, bundle, pure=False, **choice)] = bundle
+        self.given[bundle] = time.monotonic()
 
-    def _submit(self, bundle: tuple[int, ...], *, without: Sequence[str]) -> None:
-        """Give a bundle to a worker other than these, if there is one."""
-        others = [worker for worker in self.client.nthreads() if worker not in without] if without else None
-        future = self.client.submit(do_bundle, self.work, bundle, workers=others or None, pure=False)
-        self.running[future] = bundle
-        self.since.setdefault(bundle, time.monotonic())
-
-    def _take(self, future: Future, waiting: deque[tuple[int, ...]]) -> Iterator[int]:
+    def _take(self, future: Future) -> Iterator[int]:
         """The shards that a bundle's end brings; what it does not bring waits again.
 
         Raises:
-            OutputError: Several workers could not store it, workers died of it, or the scheduler is gone.
+            OutputError: No worker can store it, or workers died of it.
             GeosrError: What stopped the work.
+            CancelledError: The scheduler that knew of it is gone.
         """
-        bundle = self.running.pop(future, None)
-        if bundle is None:  # another worker was faster
+        if future not in self.running:  # another worker was faster
             return
-        if future.status == "finished":
-            outcome: Outcome = future.result()
-            self.took.append(time.monotonic() - self.since[bundle])
-            yield from self._count(outcome.shards)
-            if outcome.trouble is not None:
-                self._refused(bundle, outcome)
-        elif future.status == "error":
+        if future.status == "error":
             raise self._failure(future)
-        else:  # the scheduler is gone and has forgotten it
-            self._wait_for_scheduler()
-        missing = self.left.intersection(bundle)
-        if missing and bundle not in self.running.values():
-            waiting.append(bundle)
-        elif not missing:
-            for other in [other for other, same in self.running.items() if same == bundle]:
-                del self.running[other]
-                other.cancel()
-
-    def _count(self, stored: Sequence[int]) -> Iterator[int]:
-        """Those shards that nobody had stored before."""
-        new = sorted(self.left.intersection(stored))
+        outcome: Outcome = future.result()
+        bundle = self.running.pop(future)
+        self.took.append(time.monotonic() - self.given[bundle])
+        new = sorted(self.left.intersection(outcome.shards))
         self.left.difference_update(new)
+        if not self.left.intersection(bundle):
+            self.running = {other: same for other, same in self.running.items() if same != bundle}
+        elif bundle not in self.running.values():
+            self._wait_again(bundle)
         yield from new
+        if outcome.trouble is not None:
+            self._refuse(outcome)
 
-    def _refused(self, bundle: tuple[int, ...], outcome: Outcome) -> None:
-        """Remember that a worker could not store a bundle; give up when nobody can."""
-        refused = self.refused.setdefault(bundle, [])
-        refused.append(outcome.worker)
-        log.warning("worker %s could not store its shards (%s); others try", outcome.worker, outcome.trouble)
-        if len(refused) >= ATTEMPTS or not set(self.client.nthreads()) - set(refused):
+    def _wait_again(self, bundle: Bundle) -> None:
+        """Put the shards of a bundle that are still to be done behind those that wait."""
+        self.waiting.append(tuple(shard for shard in bundle if shard in self.left))
+
+    def _refuse(self, outcome: Outcome) -> None:
+        """Leave out a worker that could not store a shard; give up when nobody is left."""
+        log.warning("worker %s could not store its shards (%s); others do", outcome.worker, outcome.trouble)
+        self.refusing.add(outcome.worker)
+        workers = self.client.nthreads().keys()
+        if workers and workers <= self.refusing:
             raise OutputError(
-                f"{self.work.output.target} could not be written by {len(refused)} workers: {outcome.trouble}. "
+                f"{self.work.output.target} could not be written by any of {len(workers)} workers: {outcome.trouble}. "
                 "What is finished is kept; the same command continues"
             )
 
@@ -243,16 +243,20 @@ class _Run:
                 f"workers died again and again of the same shards ({error}), perhaps for lack of memory: try a smaller "
                 "--tile. What is finished is kept; the same command continues"
             )
-        return error if isinstance(error, Exception) else OutputError(f"{error}")
+        plain = isinstance(error, Exception) and not isinstance(error, OSError | CancelledError)
+        return error if plain else OutputError(f"a worker failed: {error!r}")
 
-    def _wait_for_scheduler(self) -> None:
-        """Wait until the client has found a scheduler at the same address, which knows nothing of the job."""
-        if self.client.status == "connecting":
-            log.warning("the scheduler at %s is gone; waiting for it to come back", self.where)
-        while self.client.status == "connecting":
-            time.sleep(POLL)
-        if self.client.status != "running":
+    def _find_scheduler(self) -> None:
+        """Connect again to where the scheduler was; one that was started again knows nothing of the job."""
+        log.warning("lost the scheduler at %s; waiting for it to come back", self.where)
+        self.client.close()
+        for bundle in set(self.running.values()):
+            self._wait_again(bundle)
+        self.running = {}
+        try:
+            self.client = _connect(self.where)
+        except InputError as error:
             raise OutputError(
                 f"the scheduler at {self.where} did not come back in {CONNECT} s. What is finished is kept; the same "
                 "command continues"
-            )
+            ) from error

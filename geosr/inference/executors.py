@@ -2,7 +2,9 @@
 
 import logging
 import multiprocessing
+import multiprocessing.queues
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -19,8 +21,6 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 """How often workers may die without a shard in between before the work is given up."""
-
-
 MOST = 8
 """Shards that a worker gets at once, at most."""
 SQUARE = 4
@@ -82,7 +82,7 @@ class Processes:
     def _with_new_processes(self, work: Work, dealt: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:
         """Bundles that are done, in any order."""
         context = multiprocessing.get_context("spawn")
-        numbers = context.Queue()
+        numbers = context.SimpleQueue()
         for number in range(self.count):
             numbers.put(number)
         with ProcessPoolExecutor(self.count, context, _settle, (self.count, numbers)) as pool:
@@ -133,9 +133,18 @@ _GPU: str | None = None
 """The device of this worker, where the machine has several."""
 
 
-def _settle(count: int, numbers: "multiprocessing.Queue[int]") -> None:
+def _settle(count: int, numbers: "multiprocessing.queues.SimpleQueue[int]") -> None:
     """Give a new worker its share of the machine."""
     global _GPU
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max((os.cpu_count() or 1) // count, 1))
     if (gpus := torch.cuda.device_count()) > 1:
         _GPU = f"cuda:{numbers.get() % gpus}"
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is killed; it would wait for work for ever, with a model in memory."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from geosr.errors import OutputError
 from geosr.io.work import locked_folder, work_folder
@@ -21,6 +22,7 @@ class Journal:
         call: What :func:`geosr.predict` was called with, so that the job can be finished by its target's name alone.
         restart: Throw away the work of the same job, too.
         shared: Work beside other processes that share the job. Nothing is thrown away then.
+        keep: Throw nothing away, as for those that share a job, but work alone.
 
     Raises:
         OutputError: The folder cannot be made, another process works in it, or shares it for another job.
@@ -34,13 +36,14 @@ class Journal:
         call: Mapping[str, Any] | None = None,
         restart: bool = False,
         shared: bool = False,
+        keep: bool = False,
     ) -> None:
         self._lock = ExitStack()
         self.target = target
         try:
             self.folder = self._lock.enter_context(locked_folder(target, shared=shared))
             header = json.dumps({"job": dict(job), "call": dict(call or {})}, sort_keys=True)
-            if restart or (not shared and _job(self.folder) != json.loads(header)["job"]):
+            if restart or (not (shared or keep) and _job(self.folder) != json.loads(header)["job"]):
                 _empty(self.folder)
             _write_once(self.folder, header)
             if _job(self.folder) != json.loads(header)["job"]:
@@ -60,8 +63,10 @@ class Journal:
 
     def remove(self) -> None:
         """The target is complete: the work folder goes."""
+        gone = self.folder.with_name(f"{self.folder.name}-{uuid4().hex}")
+        os.rename(self.folder, gone)  # a worker that is late, with a shard that another one did, writes no more into it
         self.close()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(gone)
 
 
 def stored_call(target: Path) -> dict[str, Any]:
@@ -94,7 +99,7 @@ def _write_once(folder: Path, header: str) -> None:
     """Write down the job unless there is one; of several processes that try, one succeeds."""
     if _job(folder) is not None:
         return
-    mine = folder / f"job-{os.getpid()}"
+    mine = folder / f"job-{uuid4().hex}"
     mine.write_text(header)
     try:
         os.link(mine, folder / _HEADER)

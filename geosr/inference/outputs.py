@@ -5,12 +5,15 @@ processes that do the same shard write the same bytes, and neither can harm the 
 """
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -86,13 +89,17 @@ class Output(Protocol):
         ...
 
 
-def plan_output(out: str | os.PathLike[str], profile: Profile, *, shard: int, overwrite: bool = False) -> Output:
+def plan_output(
+    out: str | os.PathLike[str], profile: Profile, *, shard: int, job: str = "", overwrite: bool = False
+) -> Output:
     """The output that a name asks for.
 
     Args:
         out: What `kind_of` takes.
         profile: Everything about the result but its pixels.
         shard: Side of a shard, SR pixels.
+        job: What tells this job from others with the same target, in letters that a file's name may have. A worker that
+            is still at another one, whose client is gone, stores nothing here.
         overwrite: Replace a band's file that is in the folder.
 
     Raises:
@@ -106,7 +113,7 @@ def plan_output(out: str | os.PathLike[str], profile: Profile, *, shard: int, ov
                 f"{target} would hold bands and spreads in one array, and their encodings differ; add --dtype float32, "
                 "or write a GeoTIFF"
             )
-        return ZarrOutput(target, profile, shard)
+        return ZarrOutput(target, profile, shard, job)
     files = {"": profile}
     if kind == "folder":
         files = {
@@ -115,9 +122,8 @@ def plan_output(out: str | os.PathLike[str], profile: Profile, *, shard: int, ov
         }
         if not overwrite and (there := [name for name in files if (target / name).exists()]):
             raise OutputError(f"{out} holds {' '.join(there)} already; give --overwrite to replace them")
-    return CogOutput(
-        target, profile, 2 * BLOCK if shard % (2 * BLOCK) == 0 and len(profile.levels) > 1 else BLOCK, files
-    )
+    side = 2 * BLOCK if shard % (2 * BLOCK) == 0 and len(profile.levels) > 1 else BLOCK
+    return CogOutput(target, profile, side, files, job)
 
 
 def kind_of(out: str | os.PathLike[str]) -> str:
@@ -149,6 +155,7 @@ class CogOutput:
     part_side: int
     files: Mapping[str, Profile]
     """Of each file, its name in the target, empty where the target is the file, and its bands."""
+    job: str
 
     @property
     def name(self) -> str:
@@ -162,7 +169,7 @@ class CogOutput:
 
     @property
     def _shards(self) -> Path:
-        return work_folder(self.target) / "shards"
+        return work_folder(self.target) / f"shards-{self.job}"
 
     def begin(self) -> None:
         """Make the folder of shards."""
@@ -227,6 +234,7 @@ class ZarrOutput:
     target: Path
     profile: Profile
     shard_side: int
+    job: str
 
     part_side = 2 * BLOCK
 
@@ -242,9 +250,9 @@ class ZarrOutput:
 
     @property
     def _group(self) -> Path:
-        return work_folder(self.target) / "finished.zarr"
+        return work_folder(self.target) / f"shards-{self.job}.zarr"
 
-    @property
+    @cached_property
     def _array(self) -> ShardedArray:
         """How the array lies on disk."""
         array = zarr.open_array(self._group / REFLECTANCE, mode="r")
@@ -256,7 +264,7 @@ class ZarrOutput:
         """Make the group, its coordinates and the metadata of its array."""
         if self._group.exists():
             return
-        unfinished = self._group.with_name(f"new-{os.getpid()}.zarr")
+        unfinished = self._group.with_name(f"{uuid4().hex}.zarr")
         create_zarr(
             unfinished,
             geobox=self.profile.geobox,
@@ -268,8 +276,12 @@ class ZarrOutput:
             overwrite=True,
         )
         (unfinished / REFLECTANCE / "c" / "0").mkdir(parents=True)
-        with suppress(FileExistsError):  # another run that does another share was faster
+        try:
             os.rename(unfinished, self._group)
+        except OSError:
+            if not self._group.exists():  # else another run that does another share was faster
+                raise
+            shutil.rmtree(unfinished)
 
     def encode(self, part: Window, sr: NDArray[np.float32]) -> dict[str, bytes]:
         """Compressed chunks of a part, by row and column in the array."""
@@ -290,14 +302,14 @@ class ZarrOutput:
         for key, data in blocks.items():
             row, column = (int(along) % step for along, step in zip(key.split("/"), steps, strict=True))
             chunks[row, column] = data
-        array.write(divmod(shard, self._columns), chunks)
+        array.write(divmod(shard, self._columns), chunks, folder=work_folder(self.target))
 
     def shard_path(self, shard: int) -> Path:
         """The file of a shard."""
         return self._array.path(divmod(shard, self._columns))
 
     def is_stored(self, shard: int) -> bool:
-        """Whether a shard is whole; its chunks have checksums that each reader compares."""
+        """Whether the chunks of a shard are as they were written."""
         return self._array.is_whole(divmod(shard, self._columns))
 
     @property
@@ -328,6 +340,11 @@ def check_target(out: str | os.PathLike[str], sources: Iterable[str], *, overwri
         check_file(target, sources, overwrite=overwrite)
         return
     _check_place(target, sources)
+    if kind == "folder" and target.exists():
+        if not target.is_dir():
+            raise OutputError(f"{target} is a file; give the name of a folder, or one in .tif or .zarr")
+        if not os.access(target, os.W_OK):
+            raise OutputError(f"folder {target} is not writable")
     if kind == "zarr" and target.exists():
         if not (target / "zarr.json").is_file():
             raise OutputError(f"{target} exists and is no Zarr group; choose another name")

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from geosr.inference.superresolver import SuperResolver, load_model
 from geosr.models import find_weights
 from geosr.models.hub import PREFIX
 
-_RESIDENT: dict["ModelKey", SuperResolver] = {}
+MOST = 4
+"""Models that stay, at most: those that were asked for last."""
+
+_RESIDENT: OrderedDict["ModelKey", SuperResolver] = OrderedDict()
 _LOADING = threading.Lock()  # tasks of one process ask for the model at the same time
 
 
@@ -29,6 +33,8 @@ class ModelKey:
     blend: tuple[str, float] | None = field(compare=False)
     device: str
     precision: str
+    resolver: SuperResolver | None = field(default=None, compare=False, repr=False)
+    """The model itself, where it is only in this process's memory."""
 
     def load(self) -> SuperResolver:
         """The model; the first call in a process reads it.
@@ -36,13 +42,13 @@ class ModelKey:
         Raises:
             ModelError: The weights are not those that the key was made of, or are not within reach of this process.
         """
+        if self.resolver is not None:
+            return self.resolver
         with _LOADING:
-            if self not in _RESIDENT:
-                _RESIDENT[self] = self._read()
-            return _RESIDENT[self]
+            return _stay(self, _RESIDENT.get(self) or self._read())
 
     def _read(self) -> SuperResolver:
-        assert self.name is not None  # pickling refuses such a key
+        assert self.name is not None  # else there is the model
         resolver = load_model(self.name, blend=self.blend, device=self.device, precision=self.precision)
         if resolver.weights_hash != self.sha256:
             raise ModelError(
@@ -52,9 +58,9 @@ class ModelKey:
         return resolver
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.name is None:
+        if self.resolver is not None:
             raise ModelError(
-                f"model {_RESIDENT[self].spec.name!r} is in this process only, and other processes need it too; save "
+                f"model {self.resolver.spec.name!r} is in this process only, and other processes need it too; save "
                 "it with geosr.models.save_model and give the name of the file"
             )
         return ModelKey, (self.sha256, self.name, self.blend, self.device, self.precision)
@@ -62,10 +68,7 @@ class ModelKey:
 
 def keep(resolver: SuperResolver) -> ModelKey:
     """The key of a loaded model, for work in this process."""
-    key = ModelKey(resolver.weights_hash, None, None, str(resolver.device), resolver.precision)
-    with _LOADING:
-        _RESIDENT[key] = resolver
-    return key
+    return ModelKey(resolver.weights_hash, None, None, str(resolver.device), resolver.precision, resolver)
 
 
 def locate(
@@ -85,8 +88,17 @@ def locate(
     other = None if blend is None else (_reachable(blend[0]), blend[1])
     key = ModelKey(resolver.weights_hash, _reachable(name), other, device, resolver.precision)
     with _LOADING:
-        _RESIDENT.setdefault(key, resolver)
+        _stay(key, _RESIDENT.get(key, resolver))
     return key
+
+
+def _stay(key: ModelKey, resolver: SuperResolver) -> SuperResolver:
+    """The model, which stays in this process; the one that was not asked for longest goes if there are too many."""
+    _RESIDENT[key] = resolver
+    _RESIDENT.move_to_end(key)
+    while len(_RESIDENT) > MOST:
+        _RESIDENT.popitem(last=False)
+    return resolver
 
 
 def _reachable(name: str | os.PathLike[str]) -> str:

@@ -1,5 +1,7 @@
 """A scene on disk, super-resolved shard by shard into a GeoTIFF, a folder of them or a Zarr group."""
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -154,6 +156,7 @@ def predict(
     Raises:
         GeosrError: See its children; the message says what to do.
     """
+    sources = _anywhere(sources)
     asked = dict(locals())  # before there are others
     started = perf_counter()
     if batch_size < 1 or tile < 1:
@@ -194,13 +197,18 @@ def predict(
                 "model %s looks farther than a tile: tiles are approximate, and blended where they overlap",
                 resolver.spec.name,
             )
-        output = plan_output(out, job.profile, shard=job.tiles.core * job.scale, overwrite=overwrite)
+        header = job.fingerprint(scene)
+        output = plan_output(
+            out, job.profile, shard=job.tiles.core * job.scale, job=_digest(header), overwrite=overwrite
+        )
         work = Work(scene, job, output, batch_size)
         shards = share(work, *shard) if shard is not None else range(len(work))
-        call = {} if key.name is None else _repeatable(asked, output, model=key.name)
-        header = job.fingerprint(scene)
+        call = {} if key.name is None else _repeatable(asked, output, key)
+        keep_work = isinstance(executor, _Nobody)
         journal = stack.enter_context(
-            closing(Journal(output.target, header, call=call, restart=restart, shared=shard is not None))
+            closing(
+                Journal(output.target, header, call=call, restart=restart, shared=shard is not None, keep=keep_work)
+            )
         )
         try:
             output.begin()
@@ -258,7 +266,7 @@ def assemble(out: str | os.PathLike[str], *, progress: Progress | None = None) -
         OutputError: There is no such work, or some of it is missing.
     """
     call = stored_call(Path(os.path.abspath(out)))
-    return predict(**call, executor=_Nobody(), progress=progress)
+    return predict(**call, device="cpu", executor=_Nobody(), progress=progress)
 
 
 class _Nobody:
@@ -296,14 +304,25 @@ def _model(
     return key
 
 
-def _repeatable(asked: Mapping[str, Any], output: Output, *, model: str) -> dict[str, Any]:
-    """What `predict` was asked for, so that it can be asked again from any folder."""
-    here = ("executor", "shard", "progress", "restart")
+def _repeatable(asked: Mapping[str, Any], output: Output, key: ModelKey) -> dict[str, Any]:
+    """What `predict` was asked for, so that it can be asked again from any folder, and of a machine of any kind."""
+    here = ("executor", "shard", "progress", "restart", "device")
     call = {name: value for name, value in asked.items() if name not in here}
-    named = [asked["sources"]] if isinstance(asked["sources"], str | os.PathLike) else asked["sources"]
-    files = [os.path.abspath(path) if os.path.exists(path) else os.fspath(path) for path in named]
-    picture = asked["preview"] and os.path.abspath(asked["preview"])
-    return {**call, "sources": files, "out": output.name, "model": model, "preview": picture}
+    if isinstance(asked["aoi"], str):
+        (call["aoi"],) = _anywhere(asked["aoi"])
+    call["preview"] = asked["preview"] and os.path.abspath(asked["preview"])
+    return {**call, "out": output.name, "model": key.name, "blend": key.blend, "precision": key.precision}
+
+
+def _anywhere(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The paths, those of files and folders of this machine such that they hold in any folder."""
+    several = [paths] if isinstance(paths, str | os.PathLike) else paths
+    return [os.path.abspath(path) if os.path.exists(path) else os.fspath(path) for path in several]
+
+
+def _digest(header: Mapping[str, Any]) -> str:
+    """Letters that stand for a job."""
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _run(

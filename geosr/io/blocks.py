@@ -90,20 +90,25 @@ def stored_blocks(path: Path) -> dict[str, Block]:
     return blocks
 
 
-def store(path: Path, parts: Iterable[bytes]) -> None:
+def store(path: Path, parts: Iterable[bytes], *, folder: Path | None = None) -> None:
     """Write a file that gets its name when it is whole; of several processes that write it, the last one wins.
+
+    Args:
+        path: The file.
+        parts: Its bytes.
+        folder: Where it grows, on the same file system; None: beside it, where a process that is killed leaves a part.
 
     Raises:
         OSError: It cannot be written; nothing is left of it then.
     """
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    handle, unfinished = tempfile.mkstemp(dir=folder or path.parent, prefix=f".{path.name}-")
     try:
         with open(handle, "wb") as file:
             file.writelines(parts)
         os.chmod(unfinished, 0o666 & ~_UMASK)  # mkstemp's files are their owner's alone
         os.replace(unfinished, path)
     except BaseException:
-        os.unlink(unfinished)
+        Path(unfinished).unlink(missing_ok=True)  # who finished the job meanwhile removed the folder
         raise
 
 

@@ -97,12 +97,15 @@ class ShardedArray:
                     part[:, *where] = np.frombuffer(stored, self.dtype).reshape(-1, *self.chunk)[:, *pixels]
         return values
 
-    def write(self, shard: tuple[int, int], chunks: Mapping[tuple[int, int], bytes]) -> None:
+    def write(
+        self, shard: tuple[int, int], chunks: Mapping[tuple[int, int], bytes], *, folder: Path | None = None
+    ) -> None:
         """Put a shard on disk, as a whole or not at all.
 
         Args:
             shard: Its row and column. The folder of all shards is there.
             chunks: What `encode_chunk` made, by row and column in the shard; those beyond the array's edge are missing.
+            folder: Where the file grows, as for `geosr.io.blocks.store`.
 
         Raises:
             OSError: It cannot be written.
@@ -116,20 +119,23 @@ class ShardedArray:
             offset += len(data)
         path = self.path(shard)
         path.parent.mkdir(exist_ok=True)  # the array's folder is not made again: it may have moved away, finished
-        store(path, [*chunks.values(), _checked(index.tobytes())])
+        store(path, [*chunks.values(), _checked(index.tobytes())], folder=folder)
 
     def path(self, shard: tuple[int, int]) -> Path:
         """The file of a shard."""
         return Path(self.folder, *map(str, shard))
 
     def is_whole(self, shard: tuple[int, int]) -> bool:
-        """Whether a shard is on disk, with its index and as long as that says."""
+        """Whether a shard is on disk, and its index and all chunks are as they were written."""
         try:
             with FileIO(self.path(shard)) as file:
                 index, end = self._index(file)
+                stored = index[index[..., 0] != _MISSING]
+                for offset, length in stored.tolist():
+                    file.seek(offset)
+                    _unchecked(file.read(length))
         except (FileNotFoundError, ValueError):
             return False
-        stored = index[index[..., 0] != _MISSING]
         return bool(stored.size) and int(stored.sum(axis=1).max()) == end
 
     def _index(self, file: FileIO) -> tuple[NDArray[np.uint64], int]:
