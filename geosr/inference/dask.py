@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import statistics
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from geosr.errors import InputError, OutputError, extra
+from geosr.errors import GeosrError, InputError, OutputError, extra
 from geosr.inference.executors import bundles
 from geosr.inference.work import Work
 
@@ -71,14 +72,12 @@ class Dask:
     def __init__(self, where: str, *, workers: int | None = None) -> None:
         with extra("dask", "Work on a Dask cluster"):
             import distributed  # noqa: F401  (fails here, where it does, before anything has begun)
-        if where.endswith(".json") and not os.path.isfile(where):
-            raise InputError(
-                f"scheduler file {where} does not exist; dask scheduler --scheduler-file {where} writes it"
-            )
+        _check(where)
         self.where, self.workers = where, workers
 
     def run(self, work: Work, shards: Sequence[int]) -> Iterator[int]:
         """Have the cluster do the shards; see `Executor`."""
+        pickle.dumps(work)  # what other processes cannot have is told before any is asked
         with ExitStack() as stack:
             address = self._address(stack)
             yield from _Run(work, shards, address).shards()
@@ -99,6 +98,12 @@ class Dask:
         return str(cluster.scheduler_address)
 
 
+def _check(where: str) -> None:
+    """Fail where a scheduler file is named that is not there."""
+    if where.endswith(".json") and not os.path.isfile(where):
+        raise InputError(f"scheduler file {where} does not exist; dask scheduler --scheduler-file {where} writes it")
+
+
 def _connect(where: str) -> Client:
     """A client of the scheduler at an address or in a scheduler file.
 
@@ -107,6 +112,7 @@ def _connect(where: str) -> Client:
     """
     from distributed import Client
 
+    _check(where)  # the client would wait for it for ever
     named = {"scheduler_file" if where.endswith(".json") else "address": where}
     try:
         return Client(**named, timeout=CONNECT, set_as_default=False)
@@ -117,7 +123,11 @@ def _connect(where: str) -> Client:
 
 
 def do_bundle(work: Work, bundle: Sequence[int]) -> Outcome:
-    """A bundle, done by a worker."""
+    """A bundle, done by a worker.
+
+    Raises:
+        GeosrError: What would stop other workers, too.
+    """
     from distributed import get_worker
 
     worker = get_worker()
@@ -128,7 +138,11 @@ def do_bundle(work: Work, bundle: Sequence[int]) -> Outcome:
         stored.extend(work.do(bundle, threads=threads))
     except OSError as error:
         return Outcome(worker.address, stored, f"{error.strerror or error}")
-    return Outcome(worker.address, stored, None)
+    except GeosrError as error:
+        failure = type(error)(*error.args)  # without its cause: GDAL's errors cannot travel
+    else:
+        return Outcome(worker.address, stored, None)
+    raise failure
 
 
 class _Run:

@@ -2,8 +2,8 @@
 
 import logging
 import multiprocessing
-import multiprocessing.queues
 import os
+import pickle
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -62,6 +62,7 @@ class Processes:
 
     def run(self, work: Work, shards: Sequence[int]) -> Iterator[int]:
         """Have processes do the shards; see `Executor`. Those of a process that dies are done again by others."""
+        pickle.dumps(work)  # what other processes cannot have is told before there are any
         left, deaths = set(shards), 0
         while left:
             dealt = bundles(work, sorted(left), workers=self.count)
@@ -82,10 +83,7 @@ class Processes:
     def _with_new_processes(self, work: Work, dealt: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:
         """Bundles that are done, in any order."""
         context = multiprocessing.get_context("spawn")
-        numbers = context.SimpleQueue()
-        for number in range(self.count):
-            numbers.put(number)
-        with ProcessPoolExecutor(self.count, context, _settle, (self.count, numbers)) as pool:
+        with ProcessPoolExecutor(self.count, context, _settle, (self.count,)) as pool:
             futures: list[Future[list[int]]] = [pool.submit(do_bundle, work, bundle) for bundle in dealt]
             try:
                 for future in as_completed(futures):
@@ -133,13 +131,14 @@ _GPU: str | None = None
 """The device of this worker, where the machine has several."""
 
 
-def _settle(count: int, numbers: "multiprocessing.queues.SimpleQueue[int]") -> None:
+def _settle(count: int) -> None:
     """Give a new worker its share of the machine."""
     global _GPU
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(max((os.cpu_count() or 1) // count, 1))
     if (gpus := torch.cuda.device_count()) > 1:
-        _GPU = f"cuda:{numbers.get() % gpus}"
+        name = multiprocessing.current_process().name  # SpawnProcess-5: its parent counts them
+        _GPU = f"cuda:{int(name.rpartition('-')[2].rpartition(':')[2]) % gpus}"
 
 
 def _end_with_parent() -> None:
