@@ -55,7 +55,7 @@ def superresolve_cores(
     folder: Path | None = None,
     ahead: int = AHEAD,
 ) -> Iterator[Core]:
-    """The wanted cores of a plan, in the order given; of an overlapping plan, in that of their index.
+    """The wanted cores of a plan, in the order given; of an overlapping plan, each when its last part is there.
 
     The cores are those that super-resolving the whole plan has at these places, to the bit, except that the network
     may round differently in batches of another size.
