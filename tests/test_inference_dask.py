@@ -208,9 +208,9 @@ def test_a_model_in_memory_stays_in_its_process(client, folder, tmp_path):
 
 
 def test_a_local_cluster_lasts_as_long_as_its_work(geosr, folder, tmp_path):
-    options_ = ["--model", folder / "exact.safetensors", "--tile", 1, "--precision", "fp32", "--quiet"]
+    more = ["--model", folder / "exact.safetensors", "--tile", 1, "--precision", "fp32", "--quiet"]
     code, out, err = geosr(
-        "predict", folder / "scene.tif", "--out", tmp_path / "sr.tif", "--dask", "local", "--workers", 1, *options_
+        "predict", folder / "scene.tif", "--out", tmp_path / "sr.tif", "--dask", "local", "--workers", 1, *more
     )
     assert (code, out, err) == (0, "", "")
     assert (tmp_path / "sr.tif").read_bytes() == (folder / "exact.tif").read_bytes()

@@ -79,7 +79,6 @@ def main() -> None:
         "onnxscript",
         "onnx_ir",
         "httpx",
-        "distributed",
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

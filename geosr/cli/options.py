@@ -1,5 +1,6 @@
 """What several commands share: options, and how progress is shown."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,7 +112,9 @@ def executor(workers: int | None, dask: str | None) -> "Executor | None":
             raise UsageError(f"--workers {workers} makes no workers on {dask}: start them there, and leave it out")
         from geosr.inference.dask import Dask
 
-        return Dask(dask, workers=workers)
+        cluster = Dask(dask, workers=workers)
+        logging.getLogger("distributed").setLevel(logging.WARNING)  # importing it made it loud
+        return cluster
     if workers is None:
         return None
     from geosr.inference.executors import Processes

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
 import statistics
 import time
 from collections import deque
@@ -93,9 +94,15 @@ class Dask:
             threads_per_worker=1,
             dashboard_address=":0",
             silence_logs=logging.ERROR,
+            preload=[__name__],
         )
         stack.callback(cluster.close)
         return str(cluster.scheduler_address)
+
+
+def dask_setup(worker: Any) -> None:
+    """Leave Ctrl-C to the client, which closes its local cluster; each worker of that runs this when it begins."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _check(where: str) -> None:
