@@ -296,7 +296,7 @@ def ip(*words):
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
-def test_a_scheduler_that_is_started_again_continues(folder, tmp_path, watch):
+def test_a_scheduler_that_is_started_again_continues(folder, tmp_path, watch, caplog):
     """Two workers that reach nothing but the scheduler; all three are killed in the middle."""
     out = tmp_path / "sr.tif"
     watch.say("hold-4")
@@ -321,6 +321,7 @@ def test_a_scheduler_that_is_started_again_continues(folder, tmp_path, watch):
             client.wait_for_workers(2, timeout=jobs_kit.PATIENCE)
             hosts = {address.rpartition(":")[0] for address in client.nthreads()}
         assert len(hosts) == (2 if cluster.places[0][0] else 1)
+    assert "lost the scheduler at" in caplog.text
     assert out.read_bytes() == (folder / "exact.tif").read_bytes()
     watch.assert_each_counted_once()
     assert len(watch.calls) == 1 + 9

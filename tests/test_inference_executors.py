@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import re
 import signal
@@ -68,6 +69,23 @@ def test_bundles_hold_what_is_wanted_each_shard_once(plan, data, workers, batch_
 def test_no_processes_are_refused():
     with pytest.raises(UsageError, match="--workers 0: give at least 1"):
         Processes(0)
+
+
+@pytest.mark.parametrize("first", ["SpawnProcess-1", "SpawnProcess-7", "SpawnProcess-2:5"])
+def test_workers_that_follow_each_other_have_different_gpus(monkeypatch, first):
+    parent, _, number = first.rpartition("-")
+    number, outer = int(number.rpartition(":")[2]), number.rpartition(":")[0]
+    monkeypatch.setattr(executors, "_end_with_parent", lambda: None)
+    monkeypatch.setattr(executors, "_GPU", None)
+    monkeypatch.setattr("torch.set_num_threads", lambda threads: None)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    gpus = []
+    for worker in range(number, number + 6):
+        name = f"{parent}-{outer}:{worker}" if outer else f"{parent}-{worker}"
+        monkeypatch.setattr(multiprocessing.current_process(), "_name", name)
+        executors._settle(6)
+        gpus.append(executors._GPU)
+    assert sorted(gpus) == ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:2", "cuda:2"]
 
 
 @pytest.fixture(scope="module")
