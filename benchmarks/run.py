@@ -274,7 +274,11 @@ def scale() -> str:
     done = subprocess.run([sys.executable, "-m", "benchmarks.scale"], cwd=HERE.parent, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
-    found = {one["what"]: one for one in map(json.loads, done.stdout.splitlines())}
+    return scale_table({one["what"]: one for one in map(json.loads, done.stdout.splitlines())})
+
+
+def scale_table(found: dict[str, dict[str, Any]]) -> str:
+    """What `benchmarks.scale` measured, by name."""
     cog, serial, jp2 = found["cog"], found["serial"], found["jp2"]
     names = {
         "cog": ("`geosr predict`, COG", "below 600 s, 2 GB", cog),
@@ -299,8 +303,9 @@ def scale() -> str:
     return (
         f"{SCALE}: the default model, x4, four bands, uint16\n\n"
         + table(("what", "pixels", "whole command", "of the first", "largest process", "output", "target"), rows)
-        + f"\n\nA product in JPEG 2000, {jp2['size']} x {jp2['size']}: reading takes {jp2['reading']:.1f} s of "
-        f"{jp2['seconds']:.1f} s, beside the network: {100 * jp2['reading'] / jp2['seconds']:.0f} % (target 10)."
+        + f"\n\nA product in JPEG 2000, {jp2['size']} x {jp2['size']} pixels: reading takes {jp2['reading']:.1f} s of "
+        f"{jp2['processor']:.1f} s of processor time, {100 * jp2['reading'] / jp2['processor']:.0f} % (target 10); the "
+        f"whole {jp2['seconds']:.1f} s of wall time."
     )
 
 
