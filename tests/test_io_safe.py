@@ -143,6 +143,21 @@ def test_a_broken_xml_is_an_error_that_names_it(edited):
         product_metadata(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('BOA_QUANTIFICATION_VALUE unit="none">10000', 'BOA_QUANTIFICATION_VALUE unit="none">0'),
+        ('BOA_QUANTIFICATION_VALUE unit="none">10000', 'BOA_QUANTIFICATION_VALUE unit="none">many'),
+        ('BOA_ADD_OFFSET band_id="12"', 'BOA_ADD_OFFSET band_id="99"'),
+        ('BOA_ADD_OFFSET band_id="12"', "BOA_ADD_OFFSET"),
+        ('band_id="3">-1000', 'band_id="3">-1e'),
+    ],
+)
+def test_values_that_no_product_has_are_an_error_that_names_the_file(edited, old, new):
+    with pytest.raises(InputError, match=r"MTD_MSIL2A\.xml holds what no product says \(.*\); download"):
+        product_metadata(edited(old, new))
+
+
 def test_an_xml_without_a_baseline_is_an_error(edited):
     with pytest.raises(InputError, match="no processing baseline"):
         product_metadata(edited("<PROCESSING_BASELINE>05.09</PROCESSING_BASELINE>", ""))

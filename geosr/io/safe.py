@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from xml.etree import ElementTree
 
 from geosr.errors import InputError, RadiometryError
 from geosr.io.archive import archive_of, names_in, read_from
@@ -137,8 +138,20 @@ def read_small(path: str) -> bytes | None:
 
 
 def _parse(content: bytes, path: str) -> ProductMetadata:
-    """The product XML as values; tags as in the Products Specification Document, versions 13 to 15."""
+    """The product XML as values.
+
+    Raises:
+        InputError: It is no XML, or holds values that no product has.
+    """
     root = parse_xml(content, path)
+    try:
+        return _metadata(root, path)
+    except (ValueError, IndexError, KeyError) as error:
+        raise InputError(f"{path} holds what no product says ({error!r}); download the product again") from error
+
+
+def _metadata(root: ElementTree.Element, path: str) -> ProductMetadata:
+    """The values of a product XML; tags as in the Products Specification Document, versions 13 to 15."""
 
     def first(*tags: str) -> str | None:
         elements = (element for tag in tags for element in root.iter(tag))
@@ -148,6 +161,8 @@ def _parse(content: bytes, path: str) -> ProductMetadata:
     quantification = first("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE")
     if baseline is None or quantification is None:
         raise InputError(f"{path} names no processing baseline or no quantification; download the product again")
+    if not float(quantification) > 0:
+        raise ValueError(f"quantification {quantification}")
     match = re.search("L1C|L2A", posixpath.basename(path).upper())
     level = match[0] if match else "L1C"
     special = {
