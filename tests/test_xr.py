@@ -234,6 +234,19 @@ def test_the_shipped_model_that_fits_is_chosen(folder, caplog):
     assert "model s2-rgbn-x4 has no SCL: left out" in caplog.text
 
 
+def test_a_result_names_its_model_as_the_tags_of_a_file_do(folder, tmp_path):
+    done = geosr.predict(folder / "scene.tif", tmp_path / "sr.tif", device="cpu", precision="fp32")
+    sr = geosr.open(folder / "scene.tif").geosr.superresolve(device="cpu", precision="fp32")
+    with rasterio.open(done.path) as file:
+        tags = file.tags()
+    assert {name: tags[name] for name in sr.attrs if name.startswith("GEOSR_")} == {
+        "GEOSR_VERSION": geosr.__version__,
+        "GEOSR_MODEL": "s2-rgbn-x4",
+        "GEOSR_WEIGHTS_SHA256": done.weights_sha256,
+    }
+    assert sr.attrs["GEOSR_WEIGHTS_SHA256"] == done.weights_sha256
+
+
 def test_a_series_in_any_order_of_dimensions_is_done_date_by_date(folder, resolver, expected):
     one = READERS["rioxarray"](folder)
     times = np.array(["2024-05-01", "2024-06-01"], "datetime64[ns]")

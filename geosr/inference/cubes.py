@@ -14,7 +14,7 @@ from geosr.grid import finer
 from geosr.inference.arrays import Encoding, superresolve_array
 from geosr.inference.choose import choose_model, fitting_models
 from geosr.inference.ensemble import SPREAD
-from geosr.inference.job import spread_radiometry
+from geosr.inference.job import provenance, spread_radiometry
 from geosr.inference.resident import keep, locate
 from geosr.inference.superresolver import SuperResolver
 from geosr.io.scene import resolution_m
@@ -39,6 +39,8 @@ def superresolve_cube(
     seed: int | None = None,
 ) -> xr.DataArray | xr.Dataset:
     """The xarray object with the model's bands on the finer grid, in the units and the encoding of the input.
+
+    Its attributes name the model and its hash, as the tags of a file do.
 
     Args:
         cube: The object.
@@ -88,12 +90,13 @@ def superresolve_cube(
         chosen.name if units.assumed else None,
     )
     sr = superresolve_array(chosen.pixels(), key, encoding, seeds=seeds, batch_size=batch_size or 1)
-    return chosen.rebuilt(
+    rebuilt = chosen.rebuilt(
         sr,
         finer(geobox, spec.scale),
         suffixes=("", SPREAD) if spread else ("",),
         words=[run.words for run in runs],
     )
+    return rebuilt.assign_attrs(provenance(resolver))
 
 
 @dataclass(frozen=True)

@@ -57,12 +57,7 @@ class Job:
         core = aligned_core(spec.scale, tile)
         plan = TilePlan if spec.tiling == "exact" else OverlapPlan
         tiles = plan((height, width), core, resolver.halo, spec.multiple_of, area)
-        tags = {
-            "GEOSR_VERSION": __version__,
-            "GEOSR_MODEL": spec.name,
-            "GEOSR_WEIGHTS_SHA256": resolver.weights_hash,
-            "GEOSR_SOURCE": scene.name,
-        }
+        tags = provenance(resolver) | {"GEOSR_SOURCE": scene.name}
         if _approximate(tiles):
             tags["GEOSR_TILING"] = f"approximate: tiles of {core} x {core} input pixels, blended over {tiles.overlap}"
         if seeds:
@@ -99,6 +94,15 @@ class Job:
             "spec": self.resolver.spec.to_dict(),
             "precision": self.resolver.precision,
         }
+
+
+def provenance(resolver: SuperResolver) -> dict[str, str]:
+    """What a result says of how it was made: tags of a file, attributes of an array."""
+    return {
+        "GEOSR_VERSION": __version__,
+        "GEOSR_MODEL": resolver.spec.name,
+        "GEOSR_WEIGHTS_SHA256": resolver.weights_hash,
+    }
 
 
 def _approximate(tiles: TilePlan) -> TypeGuard[OverlapPlan]:
