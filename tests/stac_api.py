@@ -110,7 +110,10 @@ class Api(BaseHTTPRequestHandler):
             "geometry": {"type": "Point", "coordinates": [13.73, 45.14]},
             "bbox": [13.72, 44.96, 13.99, 45.15],
             "properties": {"datetime": "2023-06-01T10:00:00Z", **properties},
-            "links": [{"rel": "root", "href": catalogue}] if catalogue else [],
+            "links": [
+                {"rel": "self", "href": f"{self.root}/collections/{collection}/items/{name}"},
+                *([{"rel": "root", "href": catalogue}] if catalogue else []),
+            ],
             "assets": {
                 "scl" if path.stem == "SCL" else path.stem: {
                     "href": f"{self.root}/files/{path.name}",

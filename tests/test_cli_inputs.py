@@ -2,11 +2,13 @@
 
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
 import rasterio
 from product_kit import L2A, write_l2a, zipped
+from pystac_client import Client
 
 from geosr.io.inputs import open_input
 from geosr.io.zarr import create_zarr
@@ -131,6 +133,21 @@ def test_an_item_of_an_api_is_predicted_and_its_doubts_are_shown(geosr, predict,
     np.testing.assert_array_equal(sr, expected)
     sr, _, _ = predict(url, *flags, "--overwrite", "--mask", "clouds")
     assert (sr == 0).all(axis=0).sum() == 16 * (scl == 9).sum()
+
+
+def test_what_a_search_found_is_a_batch(geosr, predict, serve_stac, product, files, small_weights, tmp_path):
+    url, _ = serve_stac(files)
+    expected, _, _ = predict(product)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what the API does not support, nothing is asked of it
+        Client.open(url).search(collections=["sentinel-2"]).item_collection().save_object(str(tmp_path / "search.json"))
+    code, said, error = geosr(
+        "predict", "--batch", tmp_path / "search.json", "--out", tmp_path / "{name}.tif", "-m", small_weights, "--quiet"
+    )
+    assert (code, said) == (0, ""), error
+    for name in ("clear", "cloudy"):
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            np.testing.assert_array_equal(file.read(), expected)
 
 
 def test_shares_of_a_masked_product_in_a_zip_file_make_the_same_image(geosr, predict, product, small_weights, tmp_path):

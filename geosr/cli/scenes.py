@@ -193,7 +193,8 @@ def predict(
     if as_json:
         print(json.dumps(asdict(ended), default=str))
     else:
-        print(f"{len(ended.done)} scenes are done, {len(ended.skipped)} were, {len(ended.failed)} failed")
+        if not quiet:
+            print(f"{len(ended.done)} scenes are done, {len(ended.skipped)} were, {len(ended.failed)} failed")
         for name, why in ended.failed.items():
             print(f"{name}: {why}", file=sys.stderr)
     if ended.failed:
