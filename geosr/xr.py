@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from geosr.grid import Window
     from geosr.inference import SuperResolver
     from geosr.inference.cubes import Info
-    from geosr.io.claims import Claims
     from geosr.io.xarray import Cube
 
 
@@ -131,9 +130,8 @@ class GeosrAccessor:
             GeosrError: See its children; the message says what to do.
         """
         from geosr.inference.cubes import superresolve_cube
-        from geosr.io.claims import Claims
 
-        cube = self._cube(bands, Claims(scale, offset, nodata, sensor, baseline, "argument"))
+        cube = self._cube(bands, scale, offset, nodata, sensor, baseline)
         return superresolve_cube(
             cube, model, device=device, precision=precision, batch_size=batch_size, ensemble=ensemble, seed=seed
         )
@@ -161,10 +159,9 @@ class GeosrAccessor:
         Raises:
             RadiometryError: What the values mean is unknown.
         """
-        from geosr.io.claims import Claims
         from geosr.io.xarray_views import reflectance_of
 
-        return reflectance_of(self._cube(bands, Claims(scale, offset, nodata, sensor, baseline, "argument")).known)
+        return reflectance_of(self._cube(bands, scale, offset, nodata, sensor, baseline).known)
 
     def rgb(
         self,
@@ -192,12 +189,9 @@ class GeosrAccessor:
         Raises:
             RadiometryError: What the values mean is unknown.
         """
-        from geosr.io.claims import Claims
         from geosr.io.xarray_views import rgb_of
 
-        return rgb_of(
-            self._cube(bands, Claims(scale, offset, nodata, sensor, baseline, "argument")).known, stretch=stretch
-        )
+        return rgb_of(self._cube(bands, scale, offset, nodata, sensor, baseline).known, stretch=stretch)
 
     def compare(
         self,
@@ -227,11 +221,10 @@ class GeosrAccessor:
             GridError: The two do not cover the same ground.
         """
         from geosr.compare import compare_cubes
-        from geosr.io.claims import Claims
         from geosr.io.xarray import describe
 
         return compare_cubes(
-            self._cube(bands, Claims(scale, offset, nodata, sensor, baseline, "argument")).known,
+            self._cube(bands, scale, offset, nodata, sensor, baseline).known,
             describe(sr).known,
             window=window,
         )
@@ -257,11 +250,21 @@ class GeosrAccessor:
             baseline: Processing baseline, for Sentinel-2.
         """
         from geosr.inference.cubes import info_of
+
+        return info_of(self._cube(bands, scale, offset, nodata, sensor, baseline))
+
+    def _cube(
+        self,
+        bands: Sequence[str] | None,
+        scale: float | None,
+        offset: float | None,
+        nodata: float | None,
+        sensor: str | None,
+        baseline: str | None,
+    ) -> Cube:
+        """The object, with what the caller says of it."""
         from geosr.io.claims import Claims
-
-        return info_of(self._cube(bands, Claims(scale, offset, nodata, sensor, baseline, "argument")))
-
-    def _cube(self, bands: Sequence[str] | None, claims: Claims) -> Cube:
         from geosr.io.xarray import describe
 
+        claims = Claims(scale, offset, nodata, sensor, baseline, "argument")
         return describe(self._obj, bands=bands, claims=claims)

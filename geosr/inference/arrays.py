@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geosr.errors import GridError
-from geosr.grid import TilePlan, Window, aligned_core, grow, relative, scaled, size, upsample_mask
+from geosr.grid import TilePlan, Window, aligned_core, grow, relative, scaled, size
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.cores import superresolve_cores
 from geosr.inference.ensemble import band_names
@@ -130,23 +130,10 @@ class _Work:
             for core in cores:
                 shared = _common(core.tile.core, part)
                 rows, columns = scaled(relative(shared, part), scale)
-                inner = relative(shared, core.tile.core)
-                out[(*place, slice(None), rows, columns)] = self._values(core.sr, core.valid, inner, scale, bands)
+                inner = scaled(relative(shared, core.tile.core), scale)
+                sr = core.part(inner, bands=bands, scale=scale)
+                out[(*place, slice(None), rows, columns)] = self.encoding.encoded(sr)
         return out
-
-    def _values(
-        self, sr: NDArray[np.float32] | None, valid: NDArray[np.bool_], inner: Window, scale: int, bands: int
-    ) -> NDArray[Any]:
-        """The values that go out of a part of a core."""
-        valid = valid[inner]
-        if sr is None:
-            nothing = np.full((bands, *(side * scale for side in valid.shape)), np.nan, np.float32)
-            return self.encoding.encoded(nothing)
-        rows, columns = scaled(inner, scale)
-        values = sr[:, rows, columns]
-        if not valid.all():
-            values = np.where(upsample_mask(valid, scale), values, np.float32(np.nan))
-        return self.encoding.encoded(values)
 
 
 class _Mosaic:

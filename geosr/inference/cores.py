@@ -43,6 +43,21 @@ class Core:
     valid: NDArray[np.bool_]
     """The mask (y, x), at LR."""
 
+    def part(self, window: Window, *, bands: int, scale: int) -> NDArray[np.float32]:
+        """SR reflectance (band, y, x) of a window of SR pixels, counted from the core's first, NaN where invalid.
+
+        Args:
+            window: Its rows and columns.
+            bands: Number of bands, spreads included.
+            scale: SR pixels per LR pixel.
+        """
+        if self.sr is None:
+            return np.full((bands, *size(window)), np.nan, np.float32)
+        values = self.sr[:, *window]
+        rows, columns = (np.arange(along.start, along.stop) // scale for along in window)
+        valid = self.valid[np.ix_(rows, columns)]
+        return values if valid.all() else np.where(valid, values, np.float32(np.nan))
+
 
 def superresolve_cores(
     pixels: Pixels,

@@ -214,8 +214,10 @@ def predict(
             output.begin()
             resumed = {index for index in shards if output.is_stored(index)}
             fresh = _run(work, shards, resumed, executor=executor or InProcess(), progress=progress)
-            missing = sum(not output.shard_path(index).exists() for index in range(len(work)))
-            if shard is None:
+            missing = 0
+            if shard is not None:
+                missing = sum(not output.shard_path(index).exists() for index in range(len(work)))
+            else:
                 with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="publish") as threads:
                     output.publish(threads)
         except OSError as error:
@@ -251,7 +253,7 @@ def predict(
         stac=written,
         samples=len(seeds),
         seed=seeds.start if seeds else None,
-        missing=missing if shard is not None else 0,
+        missing=missing,
     )
 
 

@@ -9,11 +9,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import rasterio
-from numpy.typing import NDArray
 
-from geosr.grid import Window, relative, scaled, size
+from geosr.grid import Window, relative, scaled
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.cores import Core, superresolve_cores
 from geosr.inference.job import Job
@@ -88,11 +86,10 @@ class Work:
     def _encode(self, core: Core, encoders: ThreadPoolExecutor) -> list[Future[dict[str, bytes]]]:
         """The compressed blocks of a core, under way."""
         window = scaled(relative(core.tile.core, self.job.window), self.job.scale)
-        all_valid, side = bool(core.valid.all()), self.output.part_side
+        side, bands = self.output.part_side, len(self.job.profile.bands)
 
         def encode_part(part: Window) -> dict[str, bytes]:
-            rows, columns = relative(part, window)
-            return self.output.encode(part, self._part(core, rows, columns, all_valid=all_valid))
+            return self.output.encode(part, core.part(relative(part, window), bands=bands, scale=self.job.scale))
 
         parts = [
             (slice(top, min(top + side, window[0].stop)), slice(left, min(left + side, window[1].stop)))
@@ -100,14 +97,3 @@ class Work:
             for left in range(window[1].start, window[1].stop, side)
         ]
         return [encoders.submit(encode_part, part) for part in parts]
-
-    def _part(self, core: Core, rows: slice, columns: slice, *, all_valid: bool) -> NDArray[np.float32]:
-        """SR reflectance (band, y, x) of a part of a core, NaN where invalid."""
-        if core.sr is None:
-            shape = size((rows, columns))
-            return np.full((len(self.job.profile.bands), *shape), np.nan, np.float32)
-        values = core.sr[:, rows, columns]
-        if all_valid:
-            return values
-        lr_rows, lr_columns = (np.arange(along.start, along.stop) // self.job.scale for along in (rows, columns))
-        return np.where(core.valid[np.ix_(lr_rows, lr_columns)], values, np.float32(np.nan))
