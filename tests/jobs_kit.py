@@ -48,6 +48,22 @@ def write_scene(path: Path, height: int, width: int) -> Path:
     return path
 
 
+def make_folder(folder: Path, height: int, width: int, *, tiles: int) -> Path:
+    """A scene of so many shards, weights of an exact and an approximate model, and what one process makes of them."""
+    save_interpolation(folder / "exact.safetensors")
+    save_interpolation(folder / "approximate.safetensors", tiling="approximate")
+    write_scene(folder / "scene.tif", height, width)
+    for name in ("exact", "approximate"):
+        done = predict(folder / "scene.tif", folder / f"{name}.tif", **options(folder, name))
+        assert (done.tiles, done.tiling) == (tiles, name)
+    return folder
+
+
+def options(folder: Path, name: str = "exact") -> dict[str, Any]:
+    """What `predict` is asked for, beside scene and output."""
+    return {"model": folder / f"{name}.safetensors", "tile": 1, "device": "cpu", "precision": "fp32"}
+
+
 @dataclass(frozen=True)
 class Watched:
     """An output that leaves notes in a folder, and does there what it finds written."""

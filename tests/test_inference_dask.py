@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jobs_kit
 import pytest
-from jobs_kit import Watch, in_background, save_interpolation, wait_until, write_scene
+from jobs_kit import Watch, in_background, make_folder, options, wait_until
 
 from geosr.errors import GeosrError, InputError, ModelError, OutputError
 from geosr.inference import dask, load_model, predict, tiled
@@ -22,18 +22,7 @@ distributed = pytest.importorskip("distributed", reason="Dask is absent: pip ins
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A scene of nine shards, weights, and what one process makes of them."""
-    folder = tmp_path_factory.mktemp("dask")
-    save_interpolation(folder / "exact.safetensors")
-    save_interpolation(folder / "approximate.safetensors", tiling="approximate")
-    write_scene(folder / "scene.tif", 300, 290)
-    for name in ("exact", "approximate"):
-        done = predict(folder / "scene.tif", folder / f"{name}.tif", **options(folder, name))
-        assert (done.tiles, done.tiling) == (9, name)
-    return folder
-
-
-def options(folder, name="exact"):
-    return {"model": folder / f"{name}.safetensors", "tile": 1, "device": "cpu", "precision": "fp32"}
+    return make_folder(tmp_path_factory.mktemp("dask"), 300, 290, tiles=9)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import jobs_kit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jobs_kit import Watch, in_background, save_interpolation, wait_until, write_scene
+from jobs_kit import Watch, in_background, make_folder, options, wait_until
 
 from geosr.errors import InputError, ModelError, OutputError, UsageError
 from geosr.grid import TilePlan
@@ -91,18 +91,7 @@ def test_workers_that_follow_each_other_have_different_gpus(monkeypatch, first):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A scene of six shards, weights, and what one process makes of them."""
-    folder = tmp_path_factory.mktemp("executors")
-    save_interpolation(folder / "exact.safetensors")
-    save_interpolation(folder / "approximate.safetensors", tiling="approximate")
-    write_scene(folder / "scene.tif", 300, 200)
-    for name in ("exact", "approximate"):
-        done = predict(folder / "scene.tif", folder / f"{name}.tif", **options(folder, name))
-        assert (done.tiles, done.tiling) == (6, name)
-    return folder
-
-
-def options(folder, name="exact"):
-    return {"model": folder / f"{name}.safetensors", "tile": 1, "device": "cpu", "precision": "fp32"}
+    return make_folder(tmp_path_factory.mktemp("executors"), 300, 200, tiles=6)
 
 
 @pytest.fixture
@@ -178,7 +167,7 @@ def test_a_model_in_memory_stays_in_its_process(folder, tmp_path):
 COMMAND = """
 import signal, sys
 from pathlib import Path
-from jobs_kit import Watch
+from jobs_kit import Watch, in_background, make_folder, options, save_interpolation, wait_until, write_scene
 from geosr import cli
 from geosr.inference import tiled
 
