@@ -55,6 +55,7 @@ BASE = {
 """A run of three updates of a small generator."""
 
 SPLIT = {"Data.train_scenes": ["wide.tif"], "Data.val_scenes": [], "Data.split_block": 320.0}
+LACKING = SPLIT | {"Data.bands": ["B04", "B05"], "Data.stand_ins": {"B05": "B03"}}
 FOUND = {"Data.train_scenes": ["*"], "Data.val_scenes": [], "Data.split_block": 320.0}
 FOLDERS = FOUND | {"Data.root": "hr", "Data.lr_root": "lr"}
 PAIRS = FOLDERS | {"Data.dataset_type": "pairs"}
@@ -113,6 +114,7 @@ CASES = {
     "Data.split_buffer": Case("validation", 40.0, SPLIT),
     "Data.val_patches": Case("validation", 2, SPLIT),
     "Data.bands": Case("batch", ["B04", "B08"]),
+    "Data.stand_ins": Case("batch", {"B05": "B08"}, LACKING),
     "Data.gsd": Case("header", 20.0),
     "Data.patch_size": Case("batch", 10),
     "Data.stride": Case("batch", 4),

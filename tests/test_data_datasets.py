@@ -581,6 +581,16 @@ def test_a_missing_band_is_named(pair):
         GeoPairDataset([pair], ["B99"], size=16)
 
 
+def test_another_band_stands_in_where_a_scene_lacks_one(write):
+    scene = SceneFiles("a", (write("a.tif", 32, 32),))
+    dataset = SceneDataset([scene], ["mark", "B02", "row"], size=16, stand_ins={"B02": "column", "row": "mark"})
+    expected = SceneDataset([scene], ["mark", "column", "row"], size=16)
+    for patch in dataset.table:
+        np.testing.assert_array_equal(dataset[patch]["hr"], expected[patch]["hr"])  # "row" is there: nothing stands in
+    with pytest.raises(BandError, match=r"band 'B03' is not in a\.tif"):
+        SceneDataset([scene], ["mark", "B03"], size=16, stand_ins={"B02": "column"})
+
+
 def test_a_scene_of_unknown_units_is_refused(make_raster):
     path = make_raster(np.full((1, 32, 32), 1500), dtype="uint16", descriptions=["B02"])
     with pytest.raises(RadiometryError, match="says nothing about their unit"):

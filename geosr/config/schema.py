@@ -36,6 +36,9 @@ class DataSection:
     val_patches: int = 256
     """Largest number of patches to validate on, where whole scenes are not."""
     bands: list[str] = field(default_factory=lambda: ["B02", "B03", "B04", "B08"])
+    stand_ins: dict[str, str] = field(default_factory=dict)
+    """Bands that take the place of others in scenes that lack those, such as ``B02: B03``: a scene without blue still
+    teaches what edges look like. Scenes of ``val_scenes`` must have them all."""
     gsd: float | None = None
     """Ground sampling distance (m) of the images that the model will be applied to."""
     patch_size: int = 48

@@ -84,6 +84,7 @@ class GeoSRDataModule(L.LightningDataModule):
             "split": BlockSplit(tuple(data.split), data.split_block, data.split_buffer) if parts else None,  # type: ignore[arg-type]
             "min_valid": data.min_valid,
             "cache": data.cache,
+            "stand_ins": data.stand_ins,
         }
         if self.makes_lr:
             return SceneDataset(scenes, data.bands, **given)

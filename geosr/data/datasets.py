@@ -1,7 +1,7 @@
 """TorchGeo datasets of scenes: HR images alone, or with the LR images of the same places, as reflectance with masks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -83,6 +83,7 @@ class SceneDataset(GeoDataset):
         cache: ``none``, or ``memory``: scenes are decoded once, into memory that workers share.
         table: A table made before, with its split, whose scenes are counted like ``scenes``; its patches may be larger
             than ``size``.
+        stand_ins: Which band takes the place of another, by name, in scenes that lack that one.
 
     Raises:
         ConfigError: A scene is smaller than a patch, no patch has enough valid pixels, the scenes do not fit into
@@ -106,6 +107,7 @@ class SceneDataset(GeoDataset):
         min_valid: float = 1.0,
         cache: Literal["none", "memory"] = "none",
         table: PatchTable | None = None,
+        stand_ins: Mapping[str, str] | None = None,
     ) -> None:
         names = [scene.name for scene in scenes]
         if not names or len(set(names)) < len(names):
@@ -119,6 +121,7 @@ class SceneDataset(GeoDataset):
             raise ConfigError(f"cache {cache!r} is not allowed; it is 'none' or 'memory'")
         self.scenes, self.bands, self.size = tuple(scenes), tuple(bands), size
         self.split, self.min_valid, self.cache = split, min_valid, cache
+        self.stand_ins = dict(stand_ins or {})
         self._given = table
         self._made: PatchTable | None = None
         self._kept: tuple[Any, PatchTable] | None = None
@@ -145,6 +148,7 @@ class SceneDataset(GeoDataset):
         grids, images = {}, {}
         for name, (paths, bands) in self._sides(files).items():
             with open_paths(paths) as scene:
+                bands = tuple(band if band in scene.bands else self.stand_ins.get(band, band) for band in bands)
                 scene.select(bands)
                 scene.band_radiometry(bands)
                 grids[name] = scene.geobox
@@ -304,7 +308,7 @@ class SceneDataset(GeoDataset):
 
     def _with(self, scenes: Sequence[SceneFiles], **arguments: Any) -> Self:
         """A dataset like this one of other scenes."""
-        arguments |= {name: getattr(self, name) for name in ("size", "stride", "split", "min_valid", "cache")}
+        arguments |= {name: getattr(self, name) for name in ("size", "stride", "split", "min_valid", "cache", "stand_ins")}
         return type(self)(scenes, self.bands, **arguments)
 
     @property
@@ -530,11 +534,20 @@ class GeoPairDataset(SceneDataset):
         min_valid: float = 1.0,
         cache: Literal["none", "memory"] = "none",
         table: PatchTable | None = None,
+        stand_ins: Mapping[str, str] | None = None,
     ) -> None:
         self.lr_bands = tuple(bands if lr_bands is None else lr_bands)
         self._scale = scale
         super().__init__(
-            scenes, bands, size=size, stride=stride, split=split, min_valid=min_valid, cache=cache, table=table
+            scenes,
+            bands,
+            size=size,
+            stride=stride,
+            split=split,
+            min_valid=min_valid,
+            cache=cache,
+            table=table,
+            stand_ins=stand_ins,
         )
 
     @property
