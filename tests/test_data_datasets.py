@@ -582,7 +582,7 @@ def test_a_missing_band_is_named(pair):
 
 
 def test_another_band_stands_in_where_a_scene_lacks_one(write):
-    scene = SceneFiles("a", (write("a.tif", 32, 32),))
+    scene = SceneFiles("a", (write("a.tif", 32, 32, third=True),))
     dataset = SceneDataset([scene], ["mark", "B02", "row"], size=16, stand_ins={"B02": "column", "row": "mark"})
     expected = SceneDataset([scene], ["mark", "column", "row"], size=16)
     for patch in dataset.table:

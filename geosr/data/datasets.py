@@ -308,7 +308,8 @@ class SceneDataset(GeoDataset):
 
     def _with(self, scenes: Sequence[SceneFiles], **arguments: Any) -> Self:
         """A dataset like this one of other scenes."""
-        arguments |= {name: getattr(self, name) for name in ("size", "stride", "split", "min_valid", "cache", "stand_ins")}
+        kept = ("size", "stride", "split", "min_valid", "cache", "stand_ins")
+        arguments |= {name: getattr(self, name) for name in kept}
         return type(self)(scenes, self.bands, **arguments)
 
     @property
