@@ -11,20 +11,11 @@ import torch
 from torch import Generator, Tensor
 
 from geosr.errors import GridError
+from geosr.models.orientation import orient
 
 Batch = Mapping[str, Tensor]
 IMAGES = ("lr", "hr")
 SPATIAL = ("lr", "hr", "lr_valid", "valid")
-
-
-def orient(image: Tensor, element: int) -> Tensor:
-    """The image (..., y, x) in one of the eight orientations of the square: quarter turns, from 4 on mirrored as well.
-
-    >>> orient(torch.tensor([[1, 2], [3, 4]]), 5).tolist()
-    [[4, 2], [3, 1]]
-    """
-    turned = torch.rot90(image, element % 4, (-2, -1))
-    return turned.flip(-1) if element >= 4 else turned
 
 
 def d4(batch: Batch, generator: Generator) -> dict[str, Tensor]:
