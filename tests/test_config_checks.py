@@ -36,6 +36,7 @@ WRONG = {
     "Data.gain": [0.9, 0.0, -1.4, math.inf, math.nan],
     "Data.detail": [-0.1, math.nan],
     "Model.name": ["", "folder/name", "/name", "."],
+    "Model.variant": ["quick", ""],
     "Generator.class_path": ["Network", "a..B", "a.b.", "a b.C", "1a.B"],
     "Generator.model_type": ["compcat", "interpolation", ""],
     "Generator.scaling_factor": [0, -2],

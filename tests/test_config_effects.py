@@ -173,6 +173,7 @@ CASES = {
     "Model.load_checkpoint": Case("networks", "earlier/geosr/run/model.safetensors"),
     "Model.continue_training": Case("weights", "earlier/geosr/run", GAN),
     "Model.licence": Case("header", "CC-BY-4.0"),
+    "Model.variant": Case("header", "fast"),
     "Generator.class_path": Case("networks", "training_kit.Nearest"),
     "Generator.init_args": Case("networks", {"gain": 0.5}, {"Generator.class_path": "training_kit.Nearest"}),
     "Generator.model_type": Case("networks", "srresnet"),

@@ -25,9 +25,11 @@ specs = st.builds(
     halo=st.none() | st.integers(0, 99),
     tiling=st.sampled_from(["exact", "approximate"]),
     multiple_of=st.integers(1, 8),
+    variant=st.sampled_from(["standard", "fast", "detail"]),
     licence=words,
     provenance=st.dictionaries(words, plain, max_size=3),
     quality=st.dictionaries(words, st.floats(-9, 99), max_size=3),
+    calibration=st.none() | st.dictionaries(words, plain, max_size=3),
 )
 
 
@@ -52,6 +54,7 @@ def test_a_key_that_this_version_does_not_know_is_refused():
     [
         ({"scale": 0}, "scale 0"),
         ({"bands": ()}, "and a band"),
+        ({"variant": "quick"}, "'quick'; allowed are standard fast detail"),
         ({"tiling": "blended"}, "'blended'; allowed are 'exact' and 'approximate'"),
     ],
 )

@@ -21,6 +21,7 @@ from geosr.config.names import (
     SCHEDULES,
     TV_KINDS,
     UPSAMPLERS,
+    VARIANTS,
     VGG_LAYERS,
 )
 from geosr.config.rules import Rule, above, at_least, between, matching, nullable, odd, one_of, switch
@@ -83,6 +84,7 @@ RULES: Mapping[str, Rule] = {
     "Data.cutblur": between(0, 1),
     **{f"Degradation.{key}": rule for key, rule in degradation.RULES.items()},
     "Model.name": Rule("the name of a file, without a folder", _is_name),
+    "Model.variant": one_of(*VARIANTS),
     "Generator.class_path": nullable(matching("package.module.Class", r"[^\W\d]\w*(\.[^\W\d]\w*)+")),
     "Generator.model_type": one_of(*GENERATORS),
     "Generator.scaling_factor": COUNT,

@@ -4,6 +4,8 @@ GENERATORS = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "pl
 """Architectures that can be trained; keys of ``geosr.models.registry.ARCHITECTURES``."""
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect")
 """Ways from features to SR in swinir; keys of ``geosr.models.swinir.UPSAMPLERS``."""
+VARIANTS = ("standard", "fast", "detail")
+"""What a model may be for among those of its bands and resolution: a measurement, large areas, or the eye."""
 DISCRIMINATORS = ("srgan", "patchgan", "esrgan", "unet_sn", "multiscale")
 """Networks that they can be trained against; keys of ``geosr.models.discriminators.NETWORKS``."""
 NORMS = ("none", "batch", "instance")

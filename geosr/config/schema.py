@@ -83,6 +83,8 @@ class ModelSection:
     continue_training: str | None = None
     """Go on where an earlier run stopped, with everything it knew: its folder or checkpoint, or ``auto`` for the latest
     run of this name."""
+    variant: str = "standard"
+    """standard (a measurement), fast (large areas) or detail (for the eye): what ``geosr predict`` chooses it for."""
     licence: str = "Apache-2.0"
 
 

@@ -53,6 +53,7 @@ def _blended(first: ModelSpec, second: ModelSpec, weight: float) -> ModelSpec:
         licence=" and ".join(dict.fromkeys((first.licence, second.licence))),
         provenance={"blend": parts},
         quality={},
+        calibration=None,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from geosr.config.names import VARIANTS
 from geosr.errors import ModelError
 
 METADATA = "geosr"
@@ -37,11 +38,15 @@ class ModelSpec:
     """LR pixels along one side of the blocks that the network works on, from the first row and column of its input.
 
     The input may be of any size. Tiles begin at multiples of this, so that their blocks are those of the scene."""
+    variant: Literal["standard", "fast", "detail"] = "standard"
+    """What the model is for among those of its bands and resolution: a measurement, large areas, or the eye."""
     licence: str = "Apache-2.0"
     provenance: dict[str, Any] = field(default_factory=dict)
     """How the weights came about: config, training scenes, steps, attribution."""
     quality: dict[str, Any] = field(default_factory=dict)
     """Figures measured on scenes that were not trained on."""
+    calibration: dict[str, Any] | None = None
+    """Expected errors, measured on held-out scenes: see `geosr.models.calibration.Calibration`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", tuple(self.bands))
@@ -53,6 +58,8 @@ class ModelSpec:
             raise ModelError(
                 f"model {self.name!r} declares tiling {self.tiling!r}; allowed are 'exact' and 'approximate'"
             )
+        if self.variant not in VARIANTS:
+            raise ModelError(f"model {self.name!r} is of variant {self.variant!r}; allowed are {' '.join(VARIANTS)}")
 
     def to_dict(self) -> dict[str, Any]:
         """The specification as JSON-ready values."""

@@ -66,6 +66,7 @@ def build_model(config: Config, data: GeoSRDataModule, start: Model | None = Non
         bands=tuple(config.Data.bands),
         gsd=config.Data.gsd,
         consistency_mtf=data.psf.mtf if generator.consistency else None,
+        variant=config.Model.variant,  # type: ignore[arg-type]  # checked with the configuration
         licence=config.Model.licence,
     )
     if start is None:
