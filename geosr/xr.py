@@ -99,6 +99,9 @@ class GeosrAccessor:
         batch_size: int | None = None,
         ensemble: int | None = None,
         seed: int | None = None,
+        tta: bool = False,
+        confidence: bool = False,
+        variant: str | None = None,
         scale: float | None = None,
         offset: float | None = None,
         nodata: float | None = None,
@@ -120,6 +123,10 @@ class GeosrAccessor:
             batch_size: Tiles that the network takes at once, inside a chunk.
             ensemble: Members of the ensemble.
             seed: The first member; the others have the seeds after it.
+            tta: Mean of the eight orientations of the input (D4 self-ensemble), in about eight times the time.
+            confidence: Further bands that say how sure the model is: the spread of 8 samples, or the expected error,
+                ``B02_error`` and so on; as :func:`geosr.predict`.
+            variant: Which of the shipped models that fit: ``standard`` (None), ``fast`` or ``detail``.
             scale: Reflectance per value, where the object does not say.
             offset: Reflectance at value 0.
             nodata: The value of an invalid pixel.
@@ -133,8 +140,9 @@ class GeosrAccessor:
 
         cube = self._cube(bands, scale, offset, nodata, sensor, baseline)
         return superresolve_cube(
-            cube, model, device=device, precision=precision, batch_size=batch_size, ensemble=ensemble, seed=seed
-        )
+            cube, model, device=device, precision=precision, batch_size=batch_size, ensemble=ensemble, seed=seed,
+            tta=tta, confidence=confidence, variant=variant,
+        )  # fmt: skip
 
     def reflectance(
         self,

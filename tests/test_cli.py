@@ -180,6 +180,8 @@ def test_sensor_and_baseline_explain_a_silent_scene(geosr, parana, options, tmp_
         (["--precision", "fp8"], 2, "error: precision 'fp8' is unknown"),
         (["--out", "deep/sr.tif"], 1, "error: folder deep does not exist; make it first"),
         (["--out", "sr.png"], 2, "error: sr.png ends in .png; give a name in .tif or .zarr"),
+        (["--model", "s2-rgbn-x2", "--fast"], 2, "error: --fast and --detail choose among the shipped models"),
+        (["--fast", "--detail"], 2, "error: --fast and --detail are two models; give one of them"),
         (["--shard", "5/4"], 2, "error: --shard 5/4 is none of 4"),
         (["--shard", "half"], 2, "error: --shard 'half' is no share; write 3/16"),
         (["--shard", "1/4", "--workers", "2"], 2, "leave out --restart, --workers and --dask"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from calibration_kit import calibrated
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
@@ -16,6 +17,7 @@ from geosr.demo import demo_scene
 from geosr.errors import GridError, ModelError, RadiometryError
 from geosr.inference import SuperResolver, load_model, predict
 from geosr.inference.arrays import Encoding, superresolve_array
+from geosr.inference.ensemble import Answer
 from geosr.inference.job import spread_radiometry
 from geosr.inference.resident import keep, locate
 from geosr.io.raster import Raster
@@ -134,10 +136,28 @@ def test_an_ensemble_is_that_of_predict(make_raster, tmp_path):
         expected = file.read()
     encoding = Encoding(DN, (DN, spread_radiometry(DN)), (None, None))
     lazy = da.from_array(dn, chunks=(2, 25, 31))
-    sr = superresolve_array(lazy, keep(resolver), encoding, seeds=range(7, 10)).compute()
+    sr = superresolve_array(lazy, keep(resolver), encoding, answer=Answer(range(7, 10))).compute()
     assert sr.shape == expected.shape == (4, 120, 100)
     assert expected[2:].max() > 2
     assert np.abs(sr.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["impulse", "blocks"])
+def test_orientations_and_errors_do_not_show_chunks(resolvers, name):
+    resolver = resolver_of(calibrated(resolvers[name].model))
+    dn, plain = pixels(4, 50, 37, holes=True), Radiometry(1e-4, -0.1, nodata=0)
+    image = Raster(
+        plain.to_reflectance(dn), plain.valid(dn), GeoBox((50, 37), _affine(), "EPSG:32633"), resolver.spec.bands, plain
+    )
+    expected = resolver.superresolve(image, tta=True, confidence=True).array
+    lazy = da.from_array(dn, chunks=(4, (9, 30, 11), (20, 17)))
+    encoding = Encoding(DN, (REFLECTANCE, REFLECTANCE), (None, None))
+    sr = superresolve_array(lazy, keep(resolver), encoding, answer=resolver.answer(tta=True, confidence=True))
+    assert sr.shape == expected.shape == (8, 50 * resolver.spec.scale, 37 * resolver.spec.scale)
+    np.testing.assert_allclose(sr.compute(), expected, atol=1e-5)
+    assert np.nanstd(expected[4:]) > 1e-3
+    single = superresolve_array(lazy, keep(resolver), AS_REFLECTANCE)
+    assert single.name != superresolve_array(lazy, keep(resolver), AS_REFLECTANCE, answer=Answer(tta=True)).name
 
 
 def test_each_image_of_a_series_is_an_image_of_its_own(resolvers):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from geosr.demo import demo_scene
-from geosr.errors import ModelError
+from geosr.errors import ModelError, UsageError
 from geosr.inference import choose
-from geosr.inference.choose import choose_model, fitting_models
+from geosr.inference.choose import choose_model, fitting_models, refuse_variant, told
 from geosr.io.scene import open_scene
 from geosr.models import ModelSpec, WeightsFile, shipped_models
 
@@ -92,7 +92,7 @@ def test_the_demo_scene_gets_the_largest_scale():
 def test_a_scene_that_fits_nothing_is_told_what_would_fit(scene):
     with pytest.raises(ModelError) as caught:
         choose_model(scene(("B05", "B06")))
-    assert "has 2 bands (B05 B06); no shipped model fits; they need" in str(caught.value)
+    assert "has 2 bands (B05 B06); no shipped model fits; there are, with the bands they need" in str(caught.value)
     assert "\n  swir-x2: B11 B12" in str(caught.value)
     assert "--bands" not in str(caught.value)
 
@@ -118,6 +118,55 @@ def test_a_wanted_model_must_find_its_bands(scene):
 def test_a_wanted_model_must_exist(scene, wanted, message):
     with pytest.raises(ModelError, match=message):
         choose_model(scene(), wanted)
+
+
+@pytest.fixture
+def variants(monkeypatch):
+    """Models of all variants, the others made for the scene's resolution and the standard ones not."""
+    models = [
+        WeightsFile(Path(name), ModelSpec(name, "compact", scale, RGBN, gsd=gsd, variant=variant))
+        for name, scale, gsd, variant in (
+            ("x2", 2, 20, "standard"),
+            ("x2-fast", 2, 10, "fast"),
+            ("x4-fast", 4, 10, "fast"),
+            ("x4-gan", 4, 10, "detail"),
+        )
+    ]
+    monkeypatch.setattr(choose, "shipped_models", lambda: models)
+
+
+@pytest.mark.usefixtures("variants")
+def test_a_variant_is_chosen_where_it_is_asked_for(scene):
+    one = scene()
+    assert [told(weights) for weights in fitting_models(one)] == [
+        "x2",
+        "x4-fast (fast)",
+        "x4-gan (detail)",
+        "x2-fast (fast)",
+    ]
+    assert names(fitting_models(one, variant="fast")) == ["x4-fast", "x2-fast"]
+    chosen = [choose_model(one, variant=variant).spec.name for variant in (None, "standard", "fast", "detail")]
+    assert chosen == ["x2", "x2", "x4-fast", "x4-gan"]
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_variant_that_there_is_not_is_told_what_there_is(scene):
+    with pytest.raises(ModelError, match=r"no shipped model of the variant 'detail' fits; there are.*\n  ten-x2: B02"):
+        choose_model(scene(), variant="detail")
+
+
+@pytest.mark.parametrize(
+    ("model", "variant", "message"),
+    [
+        (None, "fats", r"variant 'fats' is unknown \(standard fast detail\).*did you mean 'fast'"),
+        ("s2-rgbn-x2", "fast", "chosen among the shipped models; leave it out, or the model"),
+    ],
+)
+def test_a_variant_is_one_of_three_and_of_no_named_model(model, variant, message):
+    refuse_variant(None, "fast")
+    refuse_variant("s2-rgbn-x2", None)
+    with pytest.raises(UsageError, match=message):
+        refuse_variant(model, variant)
 
 
 @pytest.mark.parametrize("wanted", ["s2-rgbn-x2", shipped_models()[0].path], ids=["name", "path"])

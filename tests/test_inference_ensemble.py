@@ -3,24 +3,28 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 import torch
+from calibration_kit import calibrated
 from rio_cogeo import cog_validate
 
 from geosr import cli
-from geosr.errors import UsageError
-from geosr.inference import SuperResolver, predict
+from geosr.errors import OutputError, UsageError
+from geosr.inference import SuperResolver, assemble, predict
 from geosr.inference.ensemble import mean_and_spread
+from geosr.inference.fill import fill_invalid
 from geosr.inference.job import spread_radiometry
 from geosr.io.cog import Profile
 from geosr.io.scene import open_scene
 from geosr.models import Model, ModelSpec, load_model, save_model
+from geosr.models.calibration import Calibration, Curve
 from geosr.models.stochastic import Stochastic
 from geosr.radiometry import Radiometry
-from geosr.testing import impulse_model
+from geosr.testing import block_model, impulse_model
 
 BANDS = ("B02", "B03")
 NAMES = (*BANDS, "B02_spread", "B03_spread")
@@ -293,6 +297,90 @@ def test_a_model_without_noise_has_no_samples(make_raster, tmp_path, arguments):
 def test_numbers_that_cannot_be_are_refused(resolver, arguments):
     with pytest.raises(UsageError, match=r"samples from seed -?\d+: give at least 1, and a seed from 0 to 4294967295"):
         resolver.seeds(**{"samples": None, "seed": None, **arguments})
+
+
+@pytest.fixture(params=["sums", "blocks"])
+def calibrated_resolver(request):
+    """Sums over neighbours, or means over blocks, which turn any wrong neighbour into a wrong number."""
+    model = impulse_model(2, 3, bands=BANDS) if request.param == "sums" else block_model(2, 7, bands=BANDS)
+    return SuperResolver(calibrated(model), device="cpu", precision="fp32")
+
+
+def test_tiles_show_neither_in_the_mean_of_orientations_nor_in_errors(calibrated_resolver, scene, tmp_path):
+    path, both = scene(digital(261, 300, invalid=True)), {"tta": True, "confidence": True}
+    done = predict(path, tmp_path / "sr.tif", model=calibrated_resolver, tile=1, dtype="float32", batch_size=3, **both)
+    with open_scene(path) as opened:
+        raster = opened.read(bands=BANDS)
+    whole = calibrated_resolver.superresolve(raster, **both)
+    assert (done.tiles, done.bands, done.tta) == (4, ("B02", "B03", "B02_error", "B03_error"), True)
+    np.testing.assert_allclose(read(done.path)[0], whole.array, rtol=0, atol=1e-5)
+    lr = torch.from_numpy(fill_invalid(raster.array, raster.valid, distance=9))[None]
+    sr = torch.from_numpy(np.nan_to_num(whole.array[:2]))[None]
+    calibration = Calibration.of(calibrated_resolver.spec)
+    inside = np.s_[:, 60:-60, 100:-100]  # far from what is invalid
+    expected = calibration.expected_error(sr, lr)[0].numpy()
+    np.testing.assert_allclose(whole.array[2:][inside], expected[inside], atol=1e-6)
+    assert whole.array[2:][inside].std() > 1e-3
+
+
+def test_an_error_of_0_is_a_number_and_orientations_and_errors_are_told(scene, tmp_path):
+    model = Model(ModelSpec("bicubic", "interpolation", 2, BANDS, consistency_mtf=None))
+    curves = dict.fromkeys(BANDS, Curve((0.001, 0.1), (0.0, 0.1)))
+    told = Calibration(window=5, bands=curves, scenes=("a.tif",), pixels=1).to_dict()
+    resolver = SuperResolver(Model(replace(model.spec, calibration=told)), device="cpu", precision="fp32")
+    path = scene(digital(9, 12, invalid=False))
+    stored, values = read(predict(path, tmp_path / "sr.tif", model=resolver, tta=True, confidence=True).path)
+    assert (stored[2:] == 1).all()  # bicubic adds nothing to itself, and DN 0 is nodata
+    np.testing.assert_allclose(values[2:], 0, atol=1e-9)
+    with rasterio.open(tmp_path / "sr.tif") as file:
+        tags = file.tags()
+    assert (tags["GEOSR_TTA"], tags["GEOSR_CONFIDENCE"]) == ("mean of 8 orientations", "expected absolute error")
+    with rasterio.open(predict(path, tmp_path / "plain.tif", model=resolver).path) as file:
+        assert not {"GEOSR_TTA", "GEOSR_CONFIDENCE"} & file.tags().keys()
+
+
+def test_confidence_of_a_model_that_takes_noise_is_the_spread_of_8_samples(resolver, scene, tmp_path):
+    path = scene(digital(20, 30))
+    done = predict(path, tmp_path / "sr.tif", model=resolver, confidence=True)
+    asked = predict(path, tmp_path / "asked.tif", model=resolver, samples=8)
+    assert (done.samples, done.bands) == (8, NAMES)
+    assert done.path.read_bytes() == asked.path.read_bytes()
+    assert resolver.answer(samples=3, seed=5, confidence=True).seeds == range(5, 8)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (
+            {"samples": 2, "tta": True},
+            "give tta without samples, seed and, since model 'noisy' takes noise, confidence",
+        ),
+        ({"seed": 2, "tta": True}, "noise belongs to places"),
+        ({"tta": True, "confidence": True}, "noise belongs to places"),
+        ({"samples": 1, "confidence": True}, "spread of at least 2 samples; 1 is asked for"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(resolver, asked, message):
+    with pytest.raises(UsageError, match=message):
+        resolver.answer(**asked)
+    assert resolver.answer(tta=True).suffixes == ("",)  # the noise-free image has orientations
+
+
+def test_shares_that_are_assembled_are_one_run_and_those_of_another_are_not_mixed_in(scene, tmp_path):
+    model = save_model(calibrated(Model(ModelSpec("m", "interpolation", 2, BANDS))), tmp_path / "m.safetensors").path
+    path, options = scene(digital(40, 800)), {"model": model, "tile": 1, "device": "cpu", "precision": "fp32"}
+    whole = predict(path, tmp_path / "whole.tif", tta=True, confidence=True, **options)
+    for share in (1, 2):
+        predict(path, tmp_path / "sr.tif", tta=True, confidence=True, shard=(share, 2), **options)
+    with pytest.raises(OutputError, match="another job"):
+        predict(path, tmp_path / "sr.tif", confidence=True, shard=(2, 2), **options)
+    assert assemble(tmp_path / "sr.tif").path.read_bytes() == whole.path.read_bytes()
+
+
+def test_shares_of_a_variant_are_assembled(make_raster, tmp_path):
+    path = make_raster(np.full((4, 6, 7), 900, "uint16"), scale=1e-4, descriptions=("B02", "B03", "B04", "B08"))
+    done = predict(path, tmp_path / "sr.tif", variant="standard", shard=(1, 1), device="cpu", precision="fp32")
+    assert assemble(tmp_path / "sr.tif").model == done.model
 
 
 def test_the_command_writes_an_ensemble_and_shows_its_mean(resolver, scene, tmp_path, monkeypatch, capsys):

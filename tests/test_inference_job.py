@@ -3,12 +3,14 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from calibration_kit import calibrated
 from product_kit import crafted_zip
 
 from geosr.errors import GridError, UsageError
 from geosr.grid import TilePlan
 from geosr.inference import SuperResolver
 from geosr.inference.blend import OverlapPlan
+from geosr.inference.ensemble import Answer
 from geosr.inference.job import Job, output_radiometry, stamp
 from geosr.inference.resident import keep
 from geosr.io.inputs import open_input
@@ -19,7 +21,7 @@ from geosr.radiometry import Radiometry
 
 def model(tiling):
     spec = ModelSpec("nearest", "interpolation", 4, ("B02",), {"mode": "nearest"}, tiling=tiling, halo=6)
-    return keep(SuperResolver(Model(spec), device="cpu", precision="fp32"))
+    return keep(SuperResolver(calibrated(Model(spec)), device="cpu", precision="fp32"))
 
 
 @pytest.fixture
@@ -55,7 +57,16 @@ def test_an_area_is_all_that_is_cut_and_its_tiles_look_around_it(scene):
         Job.plan(scene, model("exact"), aoi=(0, 0, 1, 1), dtype=None, tile=1)
 
 
-@pytest.mark.parametrize("change", [{"tile": 256}, {"dtype": "float32"}, {"aoi": (400_000, 4_999_000, 400_300, 5e6)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tile": 256},
+        {"dtype": "float32"},
+        {"aoi": (400_000, 4_999_000, 400_300, 5e6)},
+        {"answer": Answer(tta=True)},
+        {"answer": Answer(error=True)},
+    ],
+)
 def test_the_fingerprint_tells_jobs_apart(scene, change):
     arguments = {"aoi": None, "dtype": None, "tile": 1}
     one, same, other = (
@@ -64,6 +75,18 @@ def test_the_fingerprint_tells_jobs_apart(scene, change):
     )
     assert one == same != other
     assert one != Job.plan(scene, model("approximate"), **arguments).fingerprint(scene)
+
+
+def test_what_says_how_sure_the_model_is_looks_a_little_farther(scene):
+    arguments = {"aoi": None, "dtype": None, "tile": 1, "answer": Answer(tta=True, error=True)}
+    job = Job.plan(scene, model("exact"), **arguments)
+    assert job.tiles.halo == 6 + 1  # half of a window of 5 pixels, which are 4 to each of the scene's
+    assert Job.plan(scene, model("approximate"), **arguments).tiles.halo == 6
+    assert job.profile.bands == ("B02", "B02_error")
+    tags = job.profile.tags
+    assert (tags["GEOSR_TTA"], tags["GEOSR_CONFIDENCE"]) == ("mean of 8 orientations", "expected absolute error")
+    # DN 0 is no mark of invalid pixels here, so that it may be an error of 0.
+    assert (job.profile.encoding("B02_error").offset, job.profile.encoding("B02_error").scale) == (0, 1e-4)
 
 
 def test_a_type_that_needs_no_new_encoding_is_taken():

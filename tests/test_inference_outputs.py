@@ -119,7 +119,7 @@ def test_mean_and_spread_are_files_with_encodings_of_their_own(tmp_path):
             np.testing.assert_array_equal(file.read(1), expected[number])
             assert (file.scales[0], file.offsets[0]) == (whole.scales[number], whole.offsets[number])
     with pytest.raises(
-        UsageError, match="bands and spreads in one array, and their encodings differ; add --dtype float32"
+        UsageError, match="B02 B08 B02_spread B08_spread in one array, and their encodings differ; add --dtype float32"
     ):
         predict(scene, tmp_path / "sr.zarr", **options)
     spread = predict(scene, tmp_path / "sr.zarr", dtype="float32", **options)

@@ -14,6 +14,7 @@ import rasterio
 import rioxarray
 import torch
 import xarray as xr
+from calibration_kit import calibrated
 
 import geosr
 from geosr.demo import demo_scene
@@ -324,6 +325,35 @@ def test_an_ensemble_brings_its_spread(folder, noisy, tmp_path, reader):
         array = sr if isinstance(sr, xr.DataArray) else sr.reflectance
         assert array.band.values.tolist() == [*BANDS, *(f"{band}_spread" for band in BANDS)]
         np.testing.assert_allclose(array, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("reader", ["geosr.open", "rioxarray"])
+def test_errors_and_the_mean_of_orientations_are_those_of_predict(folder, tmp_path, reader):
+    resolver = SuperResolver(calibrated(impulse_model(2, 3)), device="cpu", precision="fp32")
+    both = {"tta": True, "confidence": True}
+    out = predict(folder / "scene.tif", tmp_path / "sr.tif", model=resolver, dtype="float32", **both).path
+    with rasterio.open(out) as file:
+        expected = file.read()
+    sr = READERS[reader](folder).geosr.superresolve(resolver, **both)
+    assert (sr.attrs["GEOSR_TTA"], sr.attrs["GEOSR_CONFIDENCE"]) == (
+        "mean of 8 orientations",
+        "expected absolute error",
+    )
+    if isinstance(sr, xr.Dataset):
+        assert list(sr) == [*BANDS, *(f"{band}_error" for band in BANDS)]
+        assert sr.B02_error.attrs["add_offset"] == pytest.approx(-SCALE)  # DN 0 is nodata
+        decoded = xr.decode_cf(sr)
+        np.testing.assert_allclose(np.stack([decoded[name] for name in sr]), expected, atol=0.5 * SCALE + 1e-5)
+    else:
+        assert sr.band.values.tolist() == [*BANDS, *(f"{band}_error" for band in BANDS)]
+        np.testing.assert_allclose(sr, expected, atol=1e-5)
+
+
+def test_a_variant_is_of_the_shipped_models(folder):
+    scene = geosr.open(folder / "scene.tif")
+    with pytest.raises(UsageError, match="chosen among the shipped models; leave it out, or the model"):
+        scene.geosr.superresolve("s2-rgbn-x4", variant="fast")
+    assert scene.geosr.superresolve(variant="standard").attrs["GEOSR_MODEL"] == "s2-rgbn-x4"
 
 
 def test_a_model_without_noise_has_no_ensemble(folder, resolver):

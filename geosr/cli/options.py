@@ -122,6 +122,17 @@ def executor(workers: int | None, dask: str | None) -> "Executor | None":
     return Processes(workers)
 
 
+def read_variant(*, fast: bool, detail: bool) -> str | None:
+    """The variant of the shipped models that the options ask for, if any.
+
+    Raises:
+        UsageError: Both do.
+    """
+    if fast and detail:
+        raise UsageError("--fast and --detail are two models; give one of them")
+    return "fast" if fast else "detail" if detail else None
+
+
 def read_share(text: str) -> tuple[int, int]:
     """The numbers of a share, such as ``3/16``.
 

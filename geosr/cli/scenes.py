@@ -35,6 +35,7 @@ from geosr.cli.options import (
     executor,
     progress_bar,
     read_share,
+    read_variant,
     split_names,
 )
 from geosr.errors import GeosrError, OutputError, UsageError
@@ -67,6 +68,15 @@ def predict(
             "--model", "-m", help=f"{MODEL}; the shipped one that fits best if left out.", rich_help_panel=NETWORK
         ),
     ] = None,
+    fast: Annotated[
+        bool, typer.Option("--fast", help="The shipped model for large areas on CPUs.", rich_help_panel=NETWORK)
+    ] = False,
+    detail: Annotated[
+        bool,
+        typer.Option(
+            "--detail", help="The shipped model whose detail is for the eye, not to measure.", rich_help_panel=NETWORK
+        ),
+    ] = False,
     blend: Annotated[
         tuple[str, float] | None,
         typer.Option(
@@ -105,6 +115,23 @@ def predict(
             rich_help_panel=NETWORK,
         ),
     ] = None,
+    tta: Annotated[
+        bool,
+        typer.Option(
+            "--tta",
+            help="Mean of the eight orientations of the scene: a little better, in about eight times the time.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = False,
+    confidence: Annotated[
+        bool,
+        typer.Option(
+            "--confidence",
+            help="A further band for each: the expected absolute error (B02_error), as measured on held-out scenes; of "
+            "a model that takes noise the spread of 8 samples.",
+            rich_help_panel=RESULT,
+        ),
+    ] = False,
     dtype: Annotated[
         str | None,
         typer.Option(help="float32 stores reflectance itself; the input's type if left out.", rich_help_panel=RESULT),
@@ -166,6 +193,9 @@ def predict(
     from geosr.inference import predict as run
     from geosr.inference.tiled import DEFAULT_TILE
 
+    if model is not None and (fast or detail):
+        raise UsageError("--fast and --detail choose among the shipped models; leave out --model")
+    variant = read_variant(fast=fast, detail=detail)
     if (batch is None) == (not sources):
         raise UsageError("give the files of one scene, or many scenes with --batch LIST")
     if batch is None and resume:
@@ -176,10 +206,11 @@ def predict(
     def one(files: list[str], target: str) -> Prediction:
         with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
             return run(
-                files, target, model=model, blend=blend, bands=split_names(bands), scale=scale, offset=offset,
-                nodata=nodata, sensor=sensor, baseline=baseline, item=item, resolution=resolution,
-                mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi, samples=samples, seed=seed, dtype=dtype,
-                device=device, precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
+                files, target, model=model, variant=variant, blend=blend, bands=split_names(bands), scale=scale,
+                offset=offset, nodata=nodata, sensor=sensor, baseline=baseline, item=item, resolution=resolution,
+                mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi, samples=samples, seed=seed, tta=tta,
+                confidence=confidence, dtype=dtype, device=device, precision=precision, batch_size=batch_size,
+                tile=DEFAULT_TILE if tile is None else tile,
                 executor=executor(workers, dask), shard=None if shard is None else read_share(shard),
                 overwrite=overwrite, restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
             )  # fmt: skip
@@ -271,13 +302,14 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Show a scene's bands, grid, radiometry and masks, where each fact comes from, and which models fit."""
+    from geosr.inference.choose import fitting_models, told
     from geosr.io.inputs import open_input
 
     with open_input(
         sources, item=item, bands=split_names(bands), scale=scale, offset=offset, nodata=nodata, sensor=sensor,
         baseline=baseline, resolution=resolution, mask=split_names(mask) or (), mask_dilate=mask_dilate,
     ) as scene:  # fmt: skip
-        facts = _facts(scene)
+        facts, models = _facts(scene), [told(weights) for weights in fitting_models(scene)]
     if as_json:
         print(json.dumps(facts))
         return
@@ -285,7 +317,7 @@ def info(
     from rich.table import Table
 
     table = Table("fact", "value", "from", title=facts["name"], title_justify="left")
-    for name, value in facts.items():
+    for name, value in (facts | {"models": models}).items():
         if name not in ("name", "from"):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
             table.add_row(name, shown, facts["from"].get(name, ""))

@@ -18,7 +18,7 @@ from geosr.errors import GridError
 from geosr.grid import TilePlan, Window, aligned_core, grow, relative, scaled, size
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.cores import superresolve_cores
-from geosr.inference.ensemble import band_names
+from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.fill import fill_distance
 from geosr.inference.resident import ModelKey
 from geosr.inference.tiled import DEFAULT_TILE
@@ -37,7 +37,7 @@ class Encoding:
     values: Radiometry
     """How the values that come in encode reflectance."""
     out: tuple[Radiometry, ...]
-    """For the bands, and for their spreads if there are any, how the values that go out encode reflectance."""
+    """For the bands, and for their spreads or errors if any, how the values that go out encode reflectance."""
     stored: tuple[Radiometry | None, ...]
     """Likewise, how integers will encode those values when they are written; None where they will not."""
     assumed: str | None = None
@@ -65,7 +65,7 @@ class _Work:
     plan: TilePlan
     """Of the whole image; its area is not used."""
     encoding: Encoding
-    seeds: range
+    answer: Answer
     batch_size: int
 
     @property
@@ -113,7 +113,7 @@ class _Work:
         resolver = self.model.load()
         scale = resolver.spec.scale
         leading = chunks[0][0].shape[:-3]
-        bands = len(band_names(resolver.spec.bands, self.seeds))
+        bands = len(self.answer.bands(resolver.spec.bands))
         height, width = size(part)
         out = np.empty((*leading, bands, height * scale, width * scale), self.encoding.dtype)
         for place in np.ndindex(*leading):
@@ -123,7 +123,7 @@ class _Work:
                 self.plan_for(part),
                 resolver,
                 self.indices(part),
-                seeds=self.seeds,
+                answer=self.answer,
                 batch_size=self.batch_size,
                 ahead=0,
             )
@@ -172,7 +172,7 @@ def superresolve_array(
     model: ModelKey,
     encoding: Encoding,
     *,
-    seeds: range = range(0),
+    answer: Answer = PLAIN,
     batch_size: int = 1,
 ) -> Any:
     """The values (..., band, y, x) on the finer grid: numpy of numpy, and of a dask array a dask array.
@@ -185,7 +185,7 @@ def superresolve_array(
         array: Values (..., band, y, x) of the bands of the model, in its order.
         model: The model; a task carries this key, and no weights.
         encoding: What the values are.
-        seeds: Members of an ensemble, as `SuperResolver.seeds` gives them.
+        answer: What is asked of the model, as `SuperResolver.answer` gives it.
         batch_size: Tiles that the network takes at once, inside a chunk.
 
     Raises:
@@ -197,11 +197,11 @@ def superresolve_array(
         raise GridError(f"the array is {array.shape}; model {spec.name!r} needs (..., {len(spec.bands)} bands, y, x)")
     shape = (array.shape[-2], array.shape[-1])
     kind = TilePlan if spec.tiling == "exact" else OverlapPlan
-    plan = kind(shape, aligned_core(spec.scale, DEFAULT_TILE), resolver.halo, spec.multiple_of)
-    work = _Work(model, plan, encoding, seeds, batch_size)
+    plan = kind(shape, aligned_core(spec.scale, DEFAULT_TILE), resolver.context(answer), spec.multiple_of)
+    work = _Work(model, plan, encoding, answer, batch_size)
     if isinstance(array, np.ndarray):
         return work([[array]], (0, 0), plan.window)
-    return _lazy(array, work, scale=spec.scale, bands=len(band_names(spec.bands, seeds)))
+    return _lazy(array, work, scale=spec.scale, bands=len(answer.bands(spec.bands)))
 
 
 def _lazy(array: da.Array, work: _Work, *, scale: int, bands: int) -> da.Array:
@@ -217,7 +217,7 @@ def _lazy(array: da.Array, work: _Work, *, scale: int, bands: int) -> da.Array:
     if not work.exact:  # a part computes its neighbours' tiles too where it fades into them: small parts, mostly those
         parts = [_whole_cores(_merged(sides, 2 * work.plan.core), work.plan.core) for sides in merged]
     model = (work.model.sha256, work.model.device, work.model.precision)
-    name = f"superresolve-{tokenize(array.name, model, work.plan, work.encoding, work.seeds, work.batch_size)}"
+    name = f"superresolve-{tokenize(array.name, model, work.plan, work.encoding, work.answer, work.batch_size)}"
     edges = [np.cumsum((0, *sides)) for sides in array.chunks[-2:]]
     tasks: dict[Any, Any] = {}
     for (row, rows), (column, columns) in product(*(enumerate(_slices(sides)) for sides in parts)):

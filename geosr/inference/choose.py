@@ -7,7 +7,8 @@ from typing import Protocol
 
 from odc.geo.geobox import GeoBox
 
-from geosr.errors import ModelError
+from geosr.config.names import VARIANTS
+from geosr.errors import ModelError, UsageError, did_you_mean
 from geosr.inference.superresolver import SuperResolver
 from geosr.io.scene import resolution_m
 from geosr.models import WeightsFile, find_weights, shipped_models
@@ -44,19 +45,45 @@ class Image(Protocol):
         ...
 
 
-def fitting_models(scene: Image) -> list[WeightsFile]:
+def fitting_models(scene: Image, *, variant: str | None = None) -> list[WeightsFile]:
     """The shipped models whose bands the scene has, the best fit first.
 
-    The nearest ground sampling distance fits best; among equals the larger scale.
+    Standard models come before others; the nearest ground sampling distance fits best, and among equals the larger
+    scale.
+
+    Args:
+        scene: What is known of it.
+        variant: ``standard``, ``fast`` or ``detail``; None: all of them.
     """
     pixel = resolution_m(scene.geobox)
 
-    def misfit(weights: WeightsFile) -> tuple[float, int]:
+    def misfit(weights: WeightsFile) -> tuple[bool, float, int]:
         spec = weights.spec
         distance = abs(log2(pixel / spec.gsd)) if pixel and spec.gsd else 0.0
-        return round(distance, 1), -spec.scale
+        return spec.variant != "standard", round(distance, 1), -spec.scale
 
-    return sorted((w for w in shipped_models() if set(w.spec.bands) <= set(scene.bands)), key=misfit)
+    shipped = (w for w in shipped_models() if variant in (None, w.spec.variant))
+    return sorted((w for w in shipped if set(w.spec.bands) <= set(scene.bands)), key=misfit)
+
+
+def told(weights: WeightsFile) -> str:
+    """A model's name, and its variant where that is not the standard one."""
+    name, variant = weights.spec.name, weights.spec.variant
+    return name if variant == "standard" else f"{name} ({variant})"
+
+
+def refuse_variant(model: object, variant: str | None) -> None:
+    """Fail where a variant is asked for that there is not, or of a model that is named.
+
+    Raises:
+        UsageError: It is.
+    """
+    if variant is None:
+        return
+    if variant not in VARIANTS:
+        raise UsageError(f"variant {variant!r} is unknown ({' '.join(VARIANTS)})" + did_you_mean(variant, VARIANTS))
+    if model is not None:
+        raise UsageError(f"the {variant} variant is chosen among the shipped models; leave it out, or the model")
 
 
 def bands_of(model: str | PathLike[str] | SuperResolver | None) -> tuple[str, ...] | None:
@@ -70,21 +97,29 @@ def bands_of(model: str | PathLike[str] | SuperResolver | None) -> tuple[str, ..
     return (model if isinstance(model, SuperResolver) else find_weights(fspath(model))).spec.bands
 
 
-def choose_model(scene: Image, wanted: str | PathLike[str] | None = None) -> WeightsFile:
-    """The model to use: the one that is wanted, else the shipped one that fits best.
+def choose_model(scene: Image, wanted: str | PathLike[str] | None = None, *, variant: str | None = None) -> WeightsFile:
+    """The model to use: the one that is wanted, else the shipped one of the variant that fits best.
+
+    Args:
+        scene: What is known of it.
+        wanted: What `geosr.models.find_weights` takes.
+        variant: ``standard`` (None), ``fast`` or ``detail``.
 
     Raises:
-        ModelError: The scene lacks bands that the model, or every shipped model, needs.
+        ModelError: The scene lacks bands that the model, or every shipped model of the variant, needs.
     """
     if wanted is not None:
         weights = find_weights(fspath(wanted))
         if not set(weights.spec.bands) <= set(scene.bands):
             raise ModelError(_lacking(scene, f"model {weights.spec.name!r} needs {' '.join(weights.spec.bands)}"))
     else:
-        fitting = fitting_models(scene)
+        fitting = fitting_models(scene, variant=variant or "standard")
         if not fitting:
-            needs = "".join(f"\n  {w.spec.name}: {' '.join(w.spec.bands)}" for w in shipped_models())
-            raise ModelError(_lacking(scene, f"no shipped model fits; they need{needs}"))
+            which = "" if variant is None else f" of the variant {variant!r}"
+            needs = "".join(f"\n  {told(w)}: {' '.join(w.spec.bands)}" for w in shipped_models())
+            raise ModelError(
+                _lacking(scene, f"no shipped model{which} fits; there are, with the bands they need{needs}")
+            )
         weights = fitting[0]
     pixel, gsd = resolution_m(scene.geobox), weights.spec.gsd
     if pixel and gsd and abs(log2(pixel / gsd)) > 1.1:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from geosr.grid import Tile, TilePlan, Window, grow, relative, scaled, size
 from geosr.inference.blend import Blender, OverlapPlan
-from geosr.inference.ensemble import band_names
+from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.fill import fill_distance, fill_invalid
 from geosr.inference.superresolver import SuperResolver
 from geosr.io.raster import Raster
@@ -48,7 +48,7 @@ class Core:
 
         Args:
             window: Its rows and columns.
-            bands: Number of bands, spreads included.
+            bands: Number of bands, spreads or errors included.
             scale: SR pixels per LR pixel.
         """
         if self.sr is None:
@@ -65,7 +65,7 @@ def superresolve_cores(
     resolver: SuperResolver,
     wanted: Sequence[int],
     *,
-    seeds: range = range(0),
+    answer: Answer = PLAIN,
     batch_size: int = 1,
     folder: Path | None = None,
     ahead: int = AHEAD,
@@ -80,14 +80,14 @@ def superresolve_cores(
         plan: The scene, cut into tiles.
         resolver: The model.
         wanted: Indices of tiles.
-        seeds: Members of an ensemble, as `SuperResolver.seeds` gives them.
+        answer: What is asked of the model, as `SuperResolver.answer` gives it; the plan's halo is its context.
         batch_size: Tiles that the network takes at once.
         folder: Where tiles wait to be blended; None is the system's folder for temporary files.
         ahead: Batches that a thread of its own reads while the network works; 0 reads in this one.
     """
     blender = None
     if isinstance(plan, OverlapPlan):
-        bands = len(band_names(resolver.spec.bands, seeds))
+        bands = len(answer.bands(resolver.spec.bands))
         blender = Blender(
             plan, scale=resolver.spec.scale, bands=bands, folder=folder or Path(tempfile.gettempdir()), wanted=wanted
         )
@@ -100,7 +100,7 @@ def superresolve_cores(
     batches = _batches((plan.tile(index) for index in wanted), batch_size)
     with closing(blender) if blender else nullcontext():
         for loaded in _in_turn(load, batches, ahead):
-            for one, sr in zip(loaded, _infer(resolver, loaded, seeds), strict=True):
+            for one, sr in zip(loaded, _infer(resolver, loaded, answer), strict=True):
                 yield from _cores(blender, one, sr, scale=resolver.spec.scale)
 
 
@@ -149,14 +149,14 @@ def _load(pixels: Pixels, tile: Tile, plan: TilePlan, bands: Sequence[str]) -> _
     return _Loaded(tile, np.ascontiguousarray(lr), valid)
 
 
-def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded], seeds: range) -> list[NDArray[np.float32] | None]:
-    """SR reflectance of each tile, and its spread if there are samples; None for a tile without a valid pixel."""
+def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded], answer: Answer) -> list[NDArray[np.float32] | None]:
+    """SR reflectance of each tile, and the bands that follow it; None for a tile without a valid pixel."""
     used = [one for one in loaded if one.valid.any()]
     if not used:
         return [None] * len(loaded)
     lr = torch.from_numpy(np.stack([one.lr for one in used]))
     origins = torch.tensor([[along.start for along in one.tile.read] for one in used])
-    sr = iter(resolver.ensemble(lr, seeds, origins=origins).numpy())
+    sr = iter(resolver.ensemble(lr, answer, origins=origins).numpy())
     return [next(sr) if one.valid.any() else None for one in loaded]
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geosr.errors import GeosrError, UsageError
 from geosr.grid import finer
 from geosr.inference.arrays import Encoding, superresolve_array
-from geosr.inference.choose import choose_model, fitting_models
-from geosr.inference.ensemble import SPREAD
+from geosr.inference.choose import choose_model, fitting_models, refuse_variant, told
 from geosr.inference.job import provenance, spread_radiometry
 from geosr.inference.resident import keep, locate
 from geosr.inference.superresolver import SuperResolver
@@ -37,6 +36,9 @@ def superresolve_cube(
     batch_size: int | None = None,
     ensemble: int | None = None,
     seed: int | None = None,
+    tta: bool = False,
+    confidence: bool = False,
+    variant: str | None = None,
 ) -> xr.DataArray | xr.Dataset:
     """The xarray object with the model's bands on the finer grid, in the units and the encoding of the input.
 
@@ -50,17 +52,21 @@ def superresolve_cube(
         batch_size: Tiles that the network takes at once, inside a chunk; 1 if left out.
         ensemble: Members of the ensemble of a model that takes noise.
         seed: The first member.
+        tta: Mean of the eight orientations.
+        confidence: Further bands that say how sure the model is.
+        variant: Which of the shipped models that fit: ``standard``, ``fast`` or ``detail``.
 
     Raises:
         GeosrError: See its children; the message says what to do.
     """
+    refuse_variant(model, variant)
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size={batch_size} must be at least 1")
     if isinstance(model, SuperResolver):
         chosen, key = cube.select(model.spec.bands), keep(model)
         units, geobox = chosen.units, chosen.geobox
     else:
-        weights = choose_model(cube, model)
+        weights = choose_model(cube, model, variant=variant)
         chosen = cube.select(weights.spec.bands)
         units, geobox = chosen.units, chosen.geobox  # fails, where it does, before the weights are loaded
         key = locate(weights.spec.name if model is None else model, device=device, precision=precision)
@@ -72,16 +78,16 @@ def superresolve_cube(
         log.info("model %s has no %s: left out of the output", spec.name, " ".join(left_out))
     if spec.tiling == "approximate":
         log.info("model %s looks farther than a tile: tiles are approximate, and blended where they overlap", spec.name)
-    seeds = resolver.seeds(ensemble, seed)
-    spread = len(seeds) > 1
-    if spread:
+    answer = resolver.answer(samples=ensemble, seed=seed, tta=tta, confidence=confidence)
+    further = len(answer.suffixes) > 1
+    if further:
         chosen.require_stackable()
     bands = _Words({}, units.values, units.stored)
     if not units.assumed and units.state != "decoded":
         bands = replace(bands, words=_missing(units.values, chosen.first))
-    runs = [bands, _spread(bands, units.state)] if spread else [bands]
-    if spread and chosen.stacked and units.state != "decoded":
-        # One array has one scale and one offset, and a spread has others: both are reflectance then.
+    runs = [bands, _spread(bands, units.state)] if further else [bands]
+    if further and chosen.stacked and units.state != "decoded":
+        # One array has one scale and one offset, and a spread or an error has others: both are reflectance then.
         runs = [_Words(None, Radiometry(1.0, nodata=float("nan"), dtype="float32"), None)] * 2
     encoding = Encoding(
         units.values,
@@ -89,14 +95,14 @@ def superresolve_cube(
         tuple(run.stored for run in runs),
         chosen.name if units.assumed else None,
     )
-    sr = superresolve_array(chosen.pixels(), key, encoding, seeds=seeds, batch_size=batch_size or 1)
+    sr = superresolve_array(chosen.pixels(), key, encoding, answer=answer, batch_size=batch_size or 1)
     rebuilt = chosen.rebuilt(
         sr,
         finer(geobox, spec.scale),
-        suffixes=("", SPREAD) if spread else ("",),
+        suffixes=answer.suffixes,
         words=[run.words for run in runs],
     )
-    return rebuilt.assign_attrs(provenance(resolver))
+    return rebuilt.assign_attrs(provenance(resolver, answer))
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def _missing(radiometry: Radiometry, array: xr.DataArray) -> dict[str, Any]:
 
 
 def _spread(bands: _Words, state: str) -> _Words:
-    """How the spreads of these bands are encoded."""
+    """How the spreads or errors of these bands are encoded."""
     if state == "decoded":
         if bands.stored is None:
             return bands
@@ -161,7 +167,7 @@ def info_of(cube: Cube) -> Info:
             "crs": "none" if geobox.crs is None else f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs),
             "pixel": "-" if pixel is None else f"{pixel:.6g} m",
             "bounds": " ".join(f"{edge:.10g}" for edge in geobox.boundingbox),
-            "models": " ".join(weights.spec.name for weights in fitting_models(shown)) or "none",
+            "models": " ".join(map(told, fitting_models(shown))) or "none",
         }
     except GeosrError as error:
         facts["grid"] = str(error)

@@ -1,21 +1,50 @@
-"""Several answers of a model that takes noise, as one: their mean, and how far they lie apart."""
+"""What is made of a model's outputs: one of them or the mean of several, and bands that say how sure it is."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 SPREAD = "_spread"
 """What is appended to a band's name for the band that holds its spread."""
+ERROR = "_error"
+"""Likewise for the band that holds its expected absolute error."""
 
 
-def band_names(bands: Sequence[str], seeds: range) -> tuple[str, ...]:
-    """Names of what an ensemble of these seeds holds: the bands and, where there are several members, their spreads.
+@dataclass(frozen=True)
+class Answer:
+    """What is asked of a model, for each pixel; `SuperResolver.answer` makes one that the model can give."""
 
-    >>> band_names(("B02", "B08"), range(8))
-    ('B02', 'B08', 'B02_spread', 'B08_spread')
-    """
-    return (*bands, *(f"{band}{SPREAD}" for band in bands if len(seeds) > 1))
+    seeds: range = range(0)
+    """Members of an ensemble of a model that takes noise; none: its noise-free image."""
+    tta: bool = False
+    """Whether it is the mean of the eight orientations."""
+    error: bool = False
+    """Whether the expected absolute error follows."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """What is appended to the names of the bands, for each run of them."""
+        return ("", *([SPREAD] if len(self.seeds) > 1 else []), *([ERROR] if self.error else []))
+
+    def bands(self, bands: Sequence[str]) -> tuple[str, ...]:
+        """Names of the bands that come out, those of the model first.
+
+        >>> Answer(seeds=range(8)).bands(("B02", "B08")), Answer(error=True).bands(("B02",))
+        (('B02', 'B08', 'B02_spread', 'B08_spread'), ('B02', 'B02_error'))
+        """
+        return tuple(f"{band}{suffix}" for suffix in self.suffixes for band in bands)
+
+    def tags(self) -> dict[str, str]:
+        """What a result says of it: tags of a file, attributes of an array."""
+        tags = {"GEOSR_SEED": str(self.seeds.start), "GEOSR_SAMPLES": str(len(self.seeds))} if self.seeds else {}
+        tags |= {"GEOSR_TTA": "mean of 8 orientations"} if self.tta else {}
+        return tags | ({"GEOSR_CONFIDENCE": "expected absolute error"} if self.error else {})
+
+
+PLAIN = Answer()
+"""The noise-free image, and nothing said of it."""
 
 
 def mean_and_spread(members: Iterable[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from geosr.errors import UsageError
 from geosr.grid import TilePlan, Window, aligned_core, finer, window_of_bounds
 from geosr.inference.area import read_area
 from geosr.inference.blend import OverlapPlan
-from geosr.inference.ensemble import band_names
+from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.resident import ModelKey
 from geosr.inference.superresolver import SuperResolver
 from geosr.io.archive import archive_of
@@ -30,8 +30,8 @@ class Job:
     model: ModelKey
     scale: int
     input_radiometry: Radiometry
-    seeds: range = range(0)
-    """Members of an ensemble; none, where the model takes no noise or is to do without."""
+    answer: Answer = PLAIN
+    """What is asked of the model."""
 
     @classmethod
     def plan(
@@ -42,7 +42,7 @@ class Job:
         aoi: str | Sequence[float] | None,
         dtype: str | None,
         tile: int,
-        seeds: range = range(0),
+        answer: Answer = PLAIN,
     ) -> "Job":
         """Cut the scene, or the area of interest, into tiles of about ``tile`` LR pixels that fill whole output blocks.
 
@@ -56,16 +56,14 @@ class Job:
         area = None if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
         core = aligned_core(spec.scale, tile)
         plan = TilePlan if spec.tiling == "exact" else OverlapPlan
-        tiles = plan((height, width), core, resolver.halo, spec.multiple_of, area)
-        tags = provenance(resolver) | {"GEOSR_SOURCE": scene.name}
+        tiles = plan((height, width), core, resolver.context(answer), spec.multiple_of, area)
+        tags = provenance(resolver, answer) | {"GEOSR_SOURCE": scene.name}
         if _approximate(tiles):
             tags["GEOSR_TILING"] = f"approximate: tiles of {core} x {core} input pixels, blended over {tiles.overlap}"
-        if seeds:
-            tags |= {"GEOSR_SEED": str(seeds.start), "GEOSR_SAMPLES": str(len(seeds))}
-        encoding, bands = output_radiometry(radiometry, dtype), band_names(spec.bands, seeds)
-        spreads = dict.fromkeys(bands[len(spec.bands) :], spread_radiometry(encoding))
-        profile = Profile(finer(scene.geobox[tiles.window], spec.scale), bands, encoding, tags, spreads)
-        return cls(tiles, profile, model, spec.scale, radiometry, seeds)
+        encoding, bands = output_radiometry(radiometry, dtype), answer.bands(spec.bands)
+        further = dict.fromkeys(bands[len(spec.bands) :], spread_radiometry(encoding))
+        profile = Profile(finer(scene.geobox[tiles.window], spec.scale), bands, encoding, tags, further)
+        return cls(tiles, profile, model, spec.scale, radiometry, answer)
 
     @property
     def resolver(self) -> SuperResolver:
@@ -96,12 +94,13 @@ class Job:
         }
 
 
-def provenance(resolver: SuperResolver) -> dict[str, str]:
+def provenance(resolver: SuperResolver, answer: Answer) -> dict[str, str]:
     """What a result says of how it was made: tags of a file, attributes of an array."""
     return {
         "GEOSR_VERSION": __version__,
         "GEOSR_MODEL": resolver.spec.name,
         "GEOSR_WEIGHTS_SHA256": resolver.weights_hash,
+        **answer.tags(),
     }
 
 
@@ -126,7 +125,7 @@ def output_radiometry(radiometry: Radiometry, dtype: str | None) -> Radiometry:
 
 
 def spread_radiometry(radiometry: Radiometry) -> Radiometry:
-    """The encoding of a spread beside bands of this one: in the same steps, from DN 0 on, or from 1 where 0 is nodata.
+    """The encoding of a spread or error beside bands of this one: in its steps, from DN 0 on, or 1 where 0 is nodata.
 
     The bands' own offset would not do: a spread of 0 might lie below the lowest DN, or be nodata.
     """

@@ -110,8 +110,8 @@ def plan_output(
     if kind == "zarr":
         if any(profile.encoding(band) != profile.radiometry for band in profile.bands):
             raise UsageError(
-                f"{target} would hold bands and spreads in one array, and their encodings differ; add --dtype float32, "
-                "or write a GeoTIFF"
+                f"{target} would hold {' '.join(profile.bands)} in one array, and their encodings differ; "
+                "add --dtype float32, or write a GeoTIFF"
             )
         return ZarrOutput(target, profile, shard, job)
     files = {"": profile}

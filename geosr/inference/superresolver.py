@@ -16,18 +16,22 @@ from torch import Tensor
 from geosr.errors import ModelError, UsageError, did_you_mean
 from geosr.grid import finer, upsample_mask
 from geosr.inference.blend import ramp
-from geosr.inference.ensemble import band_names, mean_and_spread
+from geosr.inference.ensemble import Answer, mean_and_spread
 from geosr.inference.fill import fill_distance, fill_invalid
 from geosr.io.raster import Raster
 from geosr.models import Model, blend_models, find_weights
 from geosr.models import load_model as load_weights
+from geosr.models.calibration import Calibration
 from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device
 from geosr.models.noise import TakesNoise
 from geosr.models.onnx import OnnxNetwork, settle
+from geosr.models.orientation import self_ensemble
 
 log = logging.getLogger(__name__)
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+CONFIDENT = 8
+"""Samples of a model that takes noise, where its confidence is asked for and no number of them."""
 _TURNS: defaultdict[torch.device, threading.Lock] = defaultdict(threading.Lock)
 """Of each device, whose turn it is: two networks at once would share its memory, and be no faster."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -159,17 +163,52 @@ class SuperResolver:
         self._noisy()
         return range(first, first + count)
 
-    def ensemble(self, lr: Tensor, seeds: range, *, origins: Tensor | None = None) -> Tensor:
-        """SR reflectance: the mean over the members and, where there are several, their spread as further bands.
+    def answer(
+        self, *, samples: int | None = None, seed: int | None = None, tta: bool = False, confidence: bool = False
+    ) -> Answer:
+        """What the model is to give, checked; the arguments are those of `superresolve`.
+
+        Raises:
+            UsageError: The model takes no noise, the numbers are not allowed, or the two do not go together.
+            ModelError: Its confidence is asked for, and its weights hold no calibration.
+        """
+        noisy = isinstance(self.model.network, TakesNoise)
+        if confidence and noisy and samples is None:
+            samples = CONFIDENT
+        seeds = self.seeds(samples, seed)
+        if tta and seeds:
+            raise UsageError(
+                "noise belongs to places of the scene and is not turned with it: give tta without samples, seed and, "
+                f"since model {self.spec.name!r} takes noise, confidence"
+            )
+        if confidence and noisy and len(seeds) < 2:
+            raise UsageError(f"confidence is the spread of at least 2 samples; {len(seeds)} is asked for")
+        error = confidence and not noisy
+        if error:
+            Calibration.of(self.spec)
+        return Answer(seeds, tta, error)
+
+    def context(self, answer: Answer) -> int:
+        """LR pixels to each side that an answer depends on: the halo and, of an error, its window; else the halo."""
+        if not answer.error or self.spec.tiling == "approximate":  # where a blend hides what a window makes of an edge
+            return self.halo
+        return Calibration.of(self.spec).context(self.halo, self.spec.scale)
+
+    def ensemble(self, lr: Tensor, answer: Answer, *, origins: Tensor | None = None) -> Tensor:
+        """SR reflectance (batch, band, y * scale, x * scale), and what follows it as further bands.
 
         Args:
             lr: LR reflectance (batch, band, y, x), no NaN.
-            seeds: The members, as `seeds` gives them; without any it is the noise-free image.
+            answer: What is asked, as `answer` gives it.
             origins: As for a call.
         """
-        if not seeds:
-            return self(lr)
-        return mean_and_spread(self(lr, seed=seed, origins=origins) for seed in seeds)
+        if answer.seeds:
+            return mean_and_spread(self(lr, seed=seed, origins=origins) for seed in answer.seeds)
+        if answer.tta:
+            sr = self_ensemble(self, lr, scale=self.spec.scale, multiple_of=self.spec.multiple_of)
+        else:
+            sr = self(lr)
+        return torch.cat([sr, Calibration.of(self.spec).expected_error(sr, lr)], dim=1) if answer.error else sr
 
     def superresolve(
         self,
@@ -177,35 +216,41 @@ class SuperResolver:
         *,
         samples: int | None = None,
         seed: int | None = None,
+        tta: bool = False,
+        confidence: bool = False,
         origin: tuple[int, int] = (0, 0),
     ) -> Raster:
         """The raster on the ``scale`` times finer grid, same outline, units and mask; in one piece, in memory.
 
         Of a model that takes noise, ``samples`` members may be asked for: each band is their mean then, and bands named
-        ``B02_spread`` follow, with their standard deviation (reflectance); see `mean_and_spread` for what that is.
+        ``B02_spread`` follow, with their standard deviation (reflectance); see `mean_and_spread` for what that is. Of
+        another model, ``confidence`` gives bands named ``B02_error``, its expected absolute error (reflectance); see
+        `geosr.models.calibration.Calibration` for what that is.
 
         Args:
             raster: Reflectance that holds at least the model's bands.
             samples: Members of the ensemble; 1 is that of ``seed``. Without samples and seed: the noise-free image.
             seed: The first member; the others have the seeds after it.
+            tta: Mean of the eight orientations of the input (D4 self-ensemble), in about eight times the time.
+            confidence: Further bands that say how sure the model is: the spread of 8 samples, or the expected error.
             origin: Row and column of the raster's first pixel in its scene, which the noise belongs to.
 
         Raises:
-            ModelError: A band is missing.
+            ModelError: A band is missing, or the calibration for ``confidence``.
             UsageError: There are samples or a seed, and the model takes no noise.
         """
-        seeds = self.seeds(samples, seed)
+        answer = self.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
         missing = [band for band in self.spec.bands if band not in raster.bands]
         if missing:
             raise ModelError(
                 f"model {self.spec.name!r} needs {' '.join(self.spec.bands)}; the raster has {' '.join(raster.bands)}"
             )
         lr = raster.array[[raster.bands.index(band) for band in self.spec.bands]]
-        filled = fill_invalid(lr, raster.valid, distance=fill_distance(self.halo))
-        sr = self.ensemble(torch.from_numpy(filled)[None], seeds, origins=torch.tensor([origin]))[0].numpy()
+        filled = fill_invalid(lr, raster.valid, distance=fill_distance(self.context(answer)))
+        sr = self.ensemble(torch.from_numpy(filled)[None], answer, origins=torch.tensor([origin]))[0].numpy()
         valid = upsample_mask(raster.valid, self.spec.scale)
         sr[:, ~valid] = np.nan
-        bands = band_names(self.spec.bands, seeds)
+        bands = answer.bands(self.spec.bands)
         return Raster(sr, valid, finer(raster.geobox, self.spec.scale), bands, raster.radiometry)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from geosr import __version__
 from geosr.errors import OutputError, UsageError
 from geosr.grid import size
-from geosr.inference.choose import bands_of, choose_model
+from geosr.inference.choose import bands_of, choose_model, refuse_variant
 from geosr.inference.executors import Executor, InProcess, share
 from geosr.inference.job import Job
 from geosr.inference.journal import Journal, stored_call
@@ -70,6 +70,8 @@ class Prediction:
     """Members of the ensemble whose mean the bands are; 0 without noise."""
     seed: int | None = None
     """The first member."""
+    tta: bool = False
+    """Whether it is the mean of the eight orientations."""
     missing: int = 0
     """Tiles that are still to be done by other runs, of a run that did a share."""
 
@@ -79,6 +81,7 @@ def predict(
     out: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | SuperResolver | None = None,
+    variant: str | None = None,
     blend: tuple[str | Path, float] | None = None,
     bands: Sequence[str] | None = None,
     scale: float | None = None,
@@ -93,6 +96,8 @@ def predict(
     aoi: str | Sequence[float] | None = None,
     samples: int | None = None,
     seed: int | None = None,
+    tta: bool = False,
+    confidence: bool = False,
     dtype: str | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -113,7 +118,9 @@ def predict(
 
     Of a model that takes noise, several samples may be asked for. The bands are their mean then, and as many bands
     follow, ``B02_spread`` and so on, with their standard deviation; `mean_and_spread` says what that is and is not. The
-    spread's bands have a scale and an offset of their own, so that a spread of 0 is a number and not nodata.
+    spread's bands have a scale and an offset of their own, so that a spread of 0 is a number and not nodata. Of a model
+    without noise, ``confidence`` gives such bands with the expected absolute error, ``B02_error`` and so on;
+    `geosr.models.calibration.Calibration` says what that is and is not.
 
     Args:
         sources: Rasters, a Zarr store, a Sentinel-2 product, a STAC item or a folder of single-band files; as
@@ -122,6 +129,8 @@ def predict(
             one GeoTIFF for each band.
         model: A shipped model's name, a ``.safetensors`` or ``.onnx`` file, a run's folder, a file on the Hugging Face
             hub (see `geosr.models.find_weights`), or a loaded model; None chooses the shipped one that fits.
+        variant: Which of the shipped models that fit: ``standard`` (None), ``fast`` for large areas, or ``detail`` for
+            the eye.
         blend: Another model of the same network, and its share of the weights, from 0 to 1.
         bands: Names of the input's bands, in file order, where the file does not name them.
         scale: Reflectance per digital number, where the file does not say; likewise ``offset``, ``nodata``.
@@ -138,6 +147,10 @@ def predict(
             and seed it is the noise-free image.
         seed: The first member; the others have the seeds after it. Noise belongs to places of the scene, so an area of
             interest gets the noise that the whole scene has there.
+        tta: Mean of the eight orientations of the input (D4 self-ensemble), in about eight times the time; not of
+            samples.
+        confidence: Further bands that say how sure the model is: of one that takes noise the spread of 8 samples,
+            unless ``samples`` says how many; of another the expected error, where its weights are calibrated.
         dtype: Type of the output; ``float32`` stores reflectance itself. None keeps the input's.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
@@ -159,6 +172,7 @@ def predict(
     sources = _anywhere(sources)
     asked = dict(locals())  # before there are others
     started = perf_counter()
+    refuse_variant(model, variant)
     if batch_size < 1 or tile < 1:
         raise UsageError(f"batch size {batch_size} and tile {tile} must be at least 1")
     if blend is not None and isinstance(model, SuperResolver):
@@ -188,10 +202,10 @@ def predict(
             log.warning("%s has no coordinate reference system; its output will have none", scene.name)
         if preview is not None:
             check_file(Path(preview), [*scene.paths, os.fspath(out)], overwrite=True)
-        key = _model(scene, model, blend=blend, device=device, precision=precision)
+        key = _model(scene, model, variant=variant, blend=blend, device=device, precision=precision)
         resolver = key.load()
-        seeds = resolver.seeds(samples, seed)
-        job = Job.plan(scene, key, aoi=aoi, dtype=dtype, tile=tile, seeds=seeds)
+        answer = resolver.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
+        job = Job.plan(scene, key, aoi=aoi, dtype=dtype, tile=tile, answer=answer)
         if job.tiling == "approximate":
             log.info(
                 "model %s looks farther than a tile: tiles are approximate, and blended where they overlap",
@@ -251,8 +265,9 @@ def predict(
         bytes=0 if shard is not None else sum(map(size_on_disk, output.paths)),
         preview=picture,
         stac=written,
-        samples=len(seeds),
-        seed=seeds.start if seeds else None,
+        samples=len(answer.seeds),
+        seed=answer.seeds.start if answer.seeds else None,
+        tta=tta,
         missing=missing,
     )
 
@@ -288,6 +303,7 @@ def _model(
     scene: Scene,
     model: str | os.PathLike[str] | SuperResolver | None,
     *,
+    variant: str | None,
     blend: tuple[str | Path, float] | None,
     device: str,
     precision: str,
@@ -296,7 +312,7 @@ def _model(
     if isinstance(model, SuperResolver):
         key = keep(model)
     else:
-        weights = choose_model(scene, model)
+        weights = choose_model(scene, model, variant=variant)
         scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
         key = locate(weights.spec.name if model is None else model, blend=blend, device=device, precision=precision)
     spec = key.load().spec
@@ -308,7 +324,7 @@ def _model(
 
 def _repeatable(asked: Mapping[str, Any], output: Output, key: ModelKey) -> dict[str, Any]:
     """What `predict` was asked for, so that it can be asked again from any folder, and of a machine of any kind."""
-    here = ("executor", "shard", "progress", "restart", "device")
+    here = ("executor", "shard", "progress", "restart", "device", "variant")
     call = {name: value for name, value in asked.items() if name not in here}
     if isinstance(asked["aoi"], str):
         (call["aoi"],) = _anywhere(asked["aoi"])

@@ -65,7 +65,7 @@ class Work:
                     self.job.tiles,
                     self.job.resolver,
                     self._in_order(shards),
-                    seeds=self.job.seeds,
+                    answer=self.job.answer,
                     batch_size=self.batch_size,
                     folder=work_folder(self.output.target),
                 ):

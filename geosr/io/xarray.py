@@ -193,7 +193,9 @@ class Cube:
             UsageError: It is a DataArray without a dimension of bands.
         """
         if isinstance(self.obj, xr.DataArray) and not self.stacked:
-            raise UsageError(f"{self.name} has no dimension for a spread beside its band; use .expand_dims('band')")
+            raise UsageError(
+                f"{self.name} has no dimension for a second band beside its band; use .expand_dims('band')"
+            )
 
     def rebuilt(
         self,
