@@ -1,13 +1,15 @@
 import hashlib
 import json
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from geosr.errors import ModelError
-from geosr.models import Model, ModelSpec, find_weights, load_model, save_model, shipped_models
+from geosr.models import Model, ModelSpec, WeightsFile, find_weights, load_model, save_model, shipped_models
+from geosr.models.weights import save_facts
 
 SHIPPED = shipped_models()
 
@@ -35,6 +37,16 @@ def rewrite(source, target, change):
 @pytest.fixture
 def saved(tmp_path):
     return save_model(build(), tmp_path / "tiny.safetensors")
+
+
+def test_other_facts_need_a_file_that_has_them_beside_its_weights(saved, tmp_path):
+    other = replace(saved.spec, variant="fast")
+    written = save_facts(saved, other, tmp_path / "other.safetensors")
+    assert find_weights(written.path).spec == other
+    assert written.sha256 != saved.sha256
+    assert all(torch.equal(value, load_file(saved.path)[name]) for name, value in load_file(written.path).items())
+    with pytest.raises(ModelError, match=r"tiny\.onnx keeps the facts.*give the \.safetensors file"):
+        save_facts(WeightsFile(tmp_path / "tiny.onnx", other), other, tmp_path / "tiny.onnx")
 
 
 def test_what_is_loaded_is_what_was_saved_bit_by_bit(saved):

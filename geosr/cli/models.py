@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geosr.cli.app import app
-from geosr.cli.options import MODEL, Json, split_names
+from geosr.cli.options import (
+    MODEL,
+    Bands,
+    Baseline,
+    Json,
+    Nodata,
+    Offset,
+    Scale,
+    Sensor,
+    split_names,
+)
 from geosr.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -40,13 +50,15 @@ def list_models(
         print(json.dumps([spec.to_dict() | {"bytes": size} for spec, size in specs]))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("name", "bands", "scale", "made for", "size", "PSNR over bicubic", "licence")
+    name, variant = Column("name", no_wrap=True), Column("variant", no_wrap=True)
+    table = Table(name, variant, "bands", "scale", "made for", "size", "PSNR over bicubic", "licence")
     for spec, size in specs:
         gain = spec.quality.get("psnr_over_bicubic")
         table.add_row(
             spec.name,
+            spec.variant,
             " ".join(spec.bands),
             f"x{spec.scale}",
             f"{spec.gsd:g} m" if spec.gsd else "any",
@@ -163,6 +175,75 @@ def _readable(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return "-" if value is None else str(value)
+
+
+@models.command()
+def calibrate(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a shipped model, .safetensors file, or folder of a run."),
+    ],
+    scenes: Annotated[
+        list[str],
+        typer.Argument(metavar="SCENE...", help="Scenes of the output's resolution that it did not learn from."),
+    ],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write.", show_default=False)],
+    check: Annotated[
+        list[str] | None, typer.Option(help="A further scene to compare expected errors with; may be repeated.")
+    ] = None,
+    bands: Bands = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    sensor: Sensor = None,
+    baseline: Baseline = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure how large a model's errors are, for geosr predict --confidence.
+
+    Scenes are degraded, super-resolved and compared. The file gets, for each band, the mean absolute error by how
+    much detail the network adds.
+    """
+    from geosr.inference.calibrate import calibrate as measure
+
+    claims = {"bands": split_names(bands), "scale": scale, "offset": offset, "nodata": nodata, "sensor": sensor}
+    done = measure(
+        model,
+        scenes,
+        out,
+        check=check or (),
+        claims=claims | {"baseline": baseline},
+        device=device,
+        overwrite=overwrite,
+    )
+    checks = {
+        scene: {band: found._asdict() for band, found in of_bands.items()} for scene, of_bands in done.checks.items()
+    }
+    if as_json:
+        print(json.dumps({"path": str(out), "calibration": done.calibration.to_dict(), "checks": checks}))
+        return
+    _show_checks(checks)
+    scenes_told = ", ".join(done.calibration.scenes)
+    print(f"{out}: expected errors measured on {done.calibration.pixels:,} pixels of {scenes_told}")
+
+
+def _show_checks(checks: dict[str, dict[str, Any]]) -> None:
+    """Errors that were expected and that occur, in tenths of the pixels by what was expected of them."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    tenths = [Column(str(tenth), justify="right", no_wrap=True) for tenth in range(1, 11)]
+    for scene, of_bands in checks.items():
+        title = f"{scene}: mean absolute error, 1e-4 reflectance, by tenths of the pixels"
+        table = Table("band", "", *tenths, "rank corr.", title=title, box=None, title_justify="left")
+        for band, found in of_bands.items():
+            expected, actual = ([f"{1e4 * mean:.0f}" for mean in found[name]] for name in ("expected", "actual"))
+            table.add_row(band, "expected", *expected, f"{found['rank_correlation']:.2f}")
+            table.add_row("", "actual", *actual)
+        Console().print(table)
 
 
 @models.command()

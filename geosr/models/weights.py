@@ -108,6 +108,31 @@ def save_model(model: Model, path: str | Path, *, dtype: torch.dtype = torch.flo
     return WeightsFile(Path(path), model.spec)
 
 
+def save_facts(weights: WeightsFile, spec: ModelSpec, path: str | Path) -> WeightsFile:
+    """Write the same weights, bit for bit, with another specification in the header; ``path`` may be theirs.
+
+    Raises:
+        ModelError: They are in no .safetensors file.
+    """
+    require_safetensors(weights)
+    with safe_open(weights.path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
+    Path(path).write_bytes(save(tensors, metadata=spec.to_metadata()))
+    return WeightsFile(Path(path), spec)
+
+
+def require_safetensors(weights: WeightsFile) -> None:
+    """Fail where the specification of the weights cannot be replaced.
+
+    Raises:
+        ModelError: They are in no .safetensors file.
+    """
+    if weights.path.suffix != ".safetensors":
+        raise ModelError(
+            f"{weights.path} keeps the facts that it was made with; give the .safetensors file that it was made from"
+        )
+
+
 def read_header(path: Path) -> WeightsFile:
     """What a weights file says about itself.
 
