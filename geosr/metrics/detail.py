@@ -60,8 +60,8 @@ def correctness(
     HR is improvement, close to LR omission, far from both hallucination. Pixels count where one of the three distances
     is above the third quartile of that of HR from LR; each image has its own.
 
-    These are the figures of opensr-test 1.3 in its defaults, but for one thing: it also moves SR by the shift that it
-    finds between SR and HR, and this does not (``harm_apply_spatial=False``); see ``shift``.
+    These are the figures of ``Metrics.compute`` in opensr-test 1.3 with its defaults, but for one thing: it also moves
+    SR by the shift that it finds between SR and HR, and this does not (``harm_apply_spatial=False``); see ``shift``.
 
     Args:
         lr: LR reflectance (batch, band, y, x).
@@ -89,9 +89,8 @@ def correctness(
         )
         enlarged, mask = _enlarged(crop(lr.double(), edge, height, width), mask, scale)
         images = zip(enlarged, sr, hr, mask, strict=True)
-        scores = F.pad(
-            torch.stack([_scores(*one, apart, matched) for one in images]), (edge * scale,) * 4, value=torch.nan
-        )
+        inside = torch.stack([_scores(*one, apart, matched) for one in images])
+        scores = F.pad(inside, (edge * scale,) * 4, value=torch.nan)
     improvement, omission, hallucination = scores.nanmean((2, 3)).nanmean(dim=0).float()
     return Correctness(improvement, omission, hallucination, scores.float())
 
