@@ -1,9 +1,11 @@
 """How like the local structure of two images is."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from geosr.degrade.resample import gather
 from geosr.metrics.masks import cleared, known, mean_over, touched
 
 WINDOW = 11
@@ -46,11 +48,10 @@ def uqi(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> Tensor:
     if min(valid.shape[1:]) < WINDOW:
         return torch.tensor(torch.nan, device=hr.device)
     sr, hr = cleared(sr, valid), cleared(hr, valid)
-    position = torch.arange(WINDOW, dtype=torch.float64, device=hr.device) - WINDOW // 2
-    gaussian = torch.exp(-0.5 * (position / 1.5).square())
-    weights = gaussian / gaussian.sum()
+    gaussian = np.exp(-0.5 * ((np.arange(WINDOW) - WINDOW // 2) / 1.5) ** 2)
+    weights = (gaussian / gaussian.sum()).tolist()
     mean, other_mean, square, other_square, product = (
-        _weighted(image, weights) for image in (sr, hr, sr * sr, hr * hr, sr * hr)
+        gather(image, weights, 1) for image in (sr, hr, sr * sr, hr * hr, sr * hr)
     )
     variances = (square - mean.square()).clamp(min=0) + (other_square - other_mean.square()).clamp(min=0)
     squares = mean.square() + other_mean.square()
@@ -75,24 +76,16 @@ def scc(sr: Tensor, hr: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     valid = known(hr, valid)
     before, after = SCC_WINDOW // 2, SCC_WINDOW - 1 - SCC_WINDOW // 2
-    weights = torch.full((SCC_WINDOW,), 1 / SCC_WINDOW, dtype=torch.float64, device=hr.device)
-    ones = weights.new_ones(3)
+    weights = [1 / SCC_WINDOW] * SCC_WINDOW
     sr, hr = (
-        F.pad(9 * image - _weighted(F.pad(image, (1, 1, 1, 1), mode="replicate"), ones), (before, after) * 2)
+        F.pad(9 * image - gather(F.pad(image, (1, 1, 1, 1), mode="replicate"), [1.0, 1.0, 1.0], 1), (before, after) * 2)
         for image in (cleared(sr, valid), cleared(hr, valid))
     )
     mean, other_mean, square, other_square, product = (
-        _weighted(image, weights) for image in (sr, hr, sr * sr, hr * hr, sr * hr)
+        gather(image, weights, 1) for image in (sr, hr, sr * sr, hr * hr, sr * hr)
     )
     variance, other_variance = square - mean.square(), other_square - other_mean.square()
     varies = (variance > FLAT) & (other_variance > FLAT)
     spread = (variance.clamp(min=FLAT) * other_variance.clamp(min=FLAT)).sqrt()
     correlation = torch.where(varies, (product - mean * other_mean) / spread, 0.0)
     return mean_over(correlation.mean(dim=1), ~touched(valid, before + 1, after + 1))
-
-
-def _weighted(image: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of each window (batch, band, y, x) that is in the image; float64, which autocast leaves alone."""
-    flat = image.flatten(0, 1).unsqueeze(1)
-    rows = F.conv2d(flat, weights.view(1, 1, -1, 1))
-    return F.conv2d(rows, weights.view(1, 1, 1, -1)).squeeze(1).unflatten(0, image.shape[:2])
