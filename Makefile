@@ -45,11 +45,11 @@ INTEROP := .venv-interop
 
 $(INTEROP)/.installed: pyproject.toml
 	@$(MAKE) --no-print-directory $(INTEROP)/bin/python VENV=$(INTEROP)
-	$(INTEROP)/bin/python -m pip install --disable-pip-version-check -e '.[dev,natural]' opensr-srgan
+	$(INTEROP)/bin/python -m pip install --disable-pip-version-check -e '.[dev,natural]' opensr-srgan opensr-test
 	@touch $@
 
 .PHONY: test-interop
-test-interop: $(INTEROP)/.installed ## Compare with opensr-srgan and spandrel: same weights, same output
+test-interop: $(INTEROP)/.installed ## Compare with opensr-srgan, opensr-test and spandrel: same weights, same output, same figures
 	@$(INTEROP)/bin/python -m pytest -m interop tests
 
 .PHONY: lint

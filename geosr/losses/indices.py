@@ -27,7 +27,7 @@ def indices(sr: Tensor, hr: Tensor, valid: Tensor, *, pairs: Sequence[tuple[int,
     """
     known = valid.unsqueeze(1)
     sr, hr = torch.where(known, sr, 0.0), torch.where(known, hr, 0.0)  # at once: 0 times NaN is no gradient of 0
-    return l1(_normalised_differences(sr, pairs), _normalised_differences(hr, pairs), valid)
+    return l1(normalised_differences(sr, pairs), normalised_differences(hr, pairs), valid)
 
 
 def index_pairs(bands: Sequence[str]) -> list[tuple[int, int]]:
@@ -50,7 +50,7 @@ def index_pairs(bands: Sequence[str]) -> list[tuple[int, int]]:
     return pairs
 
 
-def _normalised_differences(image: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
+def normalised_differences(image: Tensor, pairs: Sequence[tuple[int, int]]) -> Tensor:
     """One index a pair (batch, pair, y, x)."""
     image = image.clamp(min=0)
     a, b = image[:, [a for a, _ in pairs]], image[:, [b for _, b in pairs]]
