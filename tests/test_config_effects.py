@@ -201,6 +201,7 @@ CASES = {
     "Discriminator.n_scales": Case("networks", 1, GAN | SCALES),
     "Discriminator.norm": Case("networks", "batch", GAN | {"Discriminator.n_blocks": 2}),
     "Discriminator.conditional": Case("weights", True, GAN),
+    "Discriminator.detail": Case("weights", True, GAN),
     "Discriminator.use_spectral_norm": Case("networks", True, GAN),
     "Training.max_steps": Case("schedule", 4),
     "Training.max_epochs": Case("schedule", 2, {"Training.max_steps": 1000}),

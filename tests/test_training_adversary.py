@@ -26,14 +26,14 @@ class Linear(Discriminator):
         return Look(scores, tuple(torch.tanh(3 * each) for each in scores))
 
 
-def adversary_of(*, scales=1, conditional=False, **losses):
+def adversary_of(*, scales=1, conditional=False, detail=False, **losses):
     torch.manual_seed(0)
     training = TrainingSection()
     for name, value in losses.items():
         assert name in vars(training.Losses)
         setattr(training.Losses, name, value)
     network = Linear(4 if conditional else 2, scales)
-    return Adversary(network, training, mean=MEAN, std=STD, conditional=conditional)
+    return Adversary(network, training, mean=MEAN, std=STD, conditional=conditional, detail=detail)
 
 
 def images(seed=0, *, share=0.8):
@@ -209,6 +209,24 @@ def test_penalties_are_on_the_gradient_by_the_image_alone():
     adversary.r1(batch, number=0).backward()
     assert (adversary.network.layers[0].weight.grad[:, 2:] == 0).all()
     assert batch["lr"].grad is None
+
+
+# Detail alone
+
+
+def test_of_an_image_only_what_bicubic_interpolation_misses_is_shown_in_units_of_that_of_hr():
+    adversary, (sr, batch) = adversary_of(detail=True), images()
+    base = F.interpolate(batch["lr"], scale_factor=2, mode="bicubic", align_corners=False)
+    valid = batch["valid"]
+    for band in range(2):
+        missed = (batch["hr"] - base)[:, band]
+        unit = missed[valid].square().mean().sqrt()
+        for image, shown in ((batch["hr"], adversary.real(batch)), (sr, adversary.shown(sr, batch))):
+            expected = (image - base)[:, band] / unit
+            torch.testing.assert_close(shown[:, band][valid], expected[valid], atol=1e-4, rtol=1e-4)
+            assert (shown[:, band][~valid] == 0).all()
+    nothing = batch | {"hr": base}
+    assert adversary.real(nothing).abs().max() < 1e-2  # rounding is not blown up to detail
 
 
 # What is real

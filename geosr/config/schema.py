@@ -162,6 +162,9 @@ class DiscriminatorSection:
     conditional: bool = False
     """Show it the bicubic-upsampled LR beside SR and HR, so that it judges whether they belong together, not only
     whether they look real."""
+    detail: bool = False
+    """Show it what bicubic interpolation of LR misses instead of the image, each band in units of how much that is in
+    HR: a band of much contrast and little detail, such as B08, then counts as much as the others."""
 
 
 @dataclass

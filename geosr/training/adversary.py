@@ -14,6 +14,9 @@ from geosr.models.discriminators import Discriminator, Look
 Scores = Sequence[Tensor]
 """Logits, a tensor for each scale."""
 
+LEAST_DETAIL = 1e-4
+"""Reflectance; a batch whose HR has less detail than a digital number of Sentinel-2 is shown none."""
+
 
 class Fooled(NamedTuple):
     """What the discriminator makes of SR, and the generator of that."""
@@ -42,6 +45,8 @@ class Adversary(nn.Module):
         mean: Reflectance of each band that the network sees as 0.
         std: Reflectance of each band that is 1 above it.
         conditional: Show the network the bicubic-upsampled LR beside each image.
+        detail: Show it what bicubic interpolation of LR misses instead of the image, each band in units of how much
+            that is in HR. Else a band of much contrast and little detail, such as B08, counts for little.
     """
 
     mean: Tensor
@@ -55,9 +60,10 @@ class Adversary(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         conditional: bool = False,
+        detail: bool = False,
     ) -> None:
         super().__init__()
-        self.network, self.losses, self.conditional = network, training.Losses, conditional
+        self.network, self.losses, self.conditional, self.detail = network, training.Losses, conditional, detail
         self.objective = adversarial_objective(training.Losses, label_smoothing=training.label_smoothing)
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values).view(1, -1, 1, 1), persistent=False)
@@ -73,7 +79,7 @@ class Adversary(nn.Module):
         matching = self.losses.feature_matching_weight > 0
         given = self.given(batch)
         sr = sr.detach().requires_grad_(True)
-        fake = self.look(self.seen(sr, batch["valid"]), given, with_features=matching)
+        fake = self.look(self.shown(sr, batch), given, with_features=matching)
         real = None
         if matching or self.objective.relativistic:
             with torch.no_grad():
@@ -99,7 +105,7 @@ class Adversary(nn.Module):
         """
         given = self.given(batch)
         real = self.look(self.real(batch), given).scores
-        fake = self.look(self.seen(sr, batch["valid"]), given).scores if fake is None else fake
+        fake = self.look(self.shown(sr, batch), given).scores if fake is None else fake
         loss = over_scales(self.objective.discriminator, real, fake)
         of_real, of_fake = over_scales(self.objective.probabilities, real, fake)
         return loss, {
@@ -120,7 +126,7 @@ class Adversary(nn.Module):
         """The weighted penalty between SR and HR, 0 without a weight; its draws are those of torch's own generator."""
         if not self.losses.gp_weight:
             return batch["hr"].new_zeros(())
-        images = self.real(batch), self.seen(sr, batch["valid"])
+        images = self.real(batch), self.shown(sr, batch)
         penalty = gradient_penalty(self._critic(batch), *images, generator=torch.default_generator)
         return self.losses.gp_weight * penalty
 
@@ -138,17 +144,30 @@ class Adversary(nn.Module):
         """The bicubic-upsampled LR as the network sees it beside an image; None where it is not conditional."""
         if not self.conditional:
             return None
-        scale = batch["hr"].shape[-1] // batch["lr"].shape[-1]
-        return self.seen(bicubic(batch["lr"], scale), batch["valid"])
+        return self.seen(interpolated(batch), batch["valid"])
 
     def real(self, batch: Mapping[str, Tensor]) -> Tensor:
         """HR as the network sees it, sharpened where the configuration says so."""
         hr, valid = batch["hr"], batch["valid"]
-        return self.seen(sharpened(hr, valid) if self.losses.gan_gt_usm else hr, valid)
+        return self.shown(sharpened(hr, valid) if self.losses.gan_gt_usm else hr, batch)
+
+    def shown(self, image: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the network judges of an image."""
+        if not self.detail:
+            return self.seen(image, batch["valid"])
+        base, valid = interpolated(batch), batch["valid"].unsqueeze(1)
+        missed = torch.where(valid, batch["hr"] - base, 0.0)
+        power = missed.square().sum((0, 2, 3), keepdim=True) / valid.sum().clamp(min=1)
+        return torch.where(valid, (image - base) / power.sqrt().clamp(min=LEAST_DETAIL), 0.0)
 
     def seen(self, image: Tensor, valid: Tensor) -> Tensor:
         """An image as the network sees it."""
         return torch.where(valid.unsqueeze(1), (image - self.mean) / self.std, 0.0)
+
+
+def interpolated(batch: Mapping[str, Tensor]) -> Tensor:
+    """LR on the grid of HR, by bicubic interpolation."""
+    return bicubic(batch["lr"], batch["hr"].shape[-1] // batch["lr"].shape[-1])
 
 
 def over_scales(judge: Callable[..., Tensor], *scores: Scores) -> Tensor:

@@ -75,8 +75,8 @@ class SuperResolution(L.LightningModule):
         self.adversary = None
         if networks.discriminator is not None:
             normalisation = {name: self.model.spec.arguments[name] for name in ("mean", "std")}
-            conditional = config.Discriminator.conditional
-            self.adversary = Adversary(networks.discriminator, training, **normalisation, conditional=conditional)
+            shown = {"conditional": config.Discriminator.conditional, "detail": config.Discriminator.detail}
+            self.adversary = Adversary(networks.discriminator, training, **normalisation, **shown)
         for network in self._networks():
             if training.channels_last:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
