@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 CARD = """# {name}
 
-{bands} at x{scale}, made for pixels of {gsd:g} m: {purpose}. {parameters:,} parameters. Licence {licence};
-{attribution}.
+{bands} at x{scale}, made for pixels of {gsd:g} m: {purpose}. {parameters:,} parameters.
+Licence {licence}; {attribution}.
 
 {pictures}
 
@@ -27,6 +27,7 @@ CARD = """# {name}
 | consistency layer | {consistency} |
 | weights | {size:.2f} MB, SHA-256 `{sha256}` |
 | training | {training} |
+| validation at its end | {validation} |
 | speed | {speed} |
 
 ## Limits
@@ -116,7 +117,8 @@ EXPLANATIONS = {
         "Gains are PSNR over bicubic interpolation in dB, all bands, peak 1.0; back-projection learns nothing. SAM "
         "is the spectral angle in degrees, ERGAS is in per cent; consistency is the mean absolute difference "
         "between the degraded output and the input, in reflectance. Eight pixels at the edge do not count. Scenes "
-        "of validation chose the checkpoint; the others were never looked at."
+        "of validation chose the checkpoint; the others were never looked at, but danube_b is the place of "
+        "danube_a on another date."
     ),
     "detail": (
         " Spectrum gap: dB between the power spectra of output and truth, in the band and at the frequency, up to "
@@ -165,17 +167,18 @@ def card(weights: WeightsFile, measured: Mapping[str, Any]) -> str:
         size=weights.path.stat().st_size / 1e6,
         sha256=weights.sha256,
         training=training(spec.provenance),
+        validation=", ".join(f"{name} {value:.5g}" for name, value in spec.quality.items()),
         speed=speed(measured),
         limits="\n".join(f"- {text}" for text in limits),
         quality=tables,
-        explanation=explanation(kind) + calibration(facts),
+        explanation=explanation(kind) + calibration(measured),
         date=measured["date"],
         geosr=measured["geosr"],
         torch=measured["torch"],
         data=data_table(measured["data"]),
         excluded=excluded(config),
         config_path=f"; again: `geosr train --config {zoo}`" if (ROOT / zoo).is_file() else "",
-        config=yaml.safe_dump(config, sort_keys=False, width=110).strip(),
+        config=yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=110).strip(),
     )
 
 
@@ -195,6 +198,15 @@ def step(facts: Mapping[str, Any]) -> tuple[int, float]:
     return facts["scale"] * coarser, facts["gsd"] * coarser
 
 
+def standard_of(name: str) -> str:
+    """The model that measures what ``NAME-gan`` or ``NAME-fast`` does otherwise.
+
+    >>> standard_of("s2-rgbn-x4-gan"), standard_of("s2-rgbn-x4")
+    ('s2-rgbn-x4', 's2-rgbn-x4')
+    """
+    return "-".join(name.split("-")[:3])
+
+
 def limits_of(facts: Mapping[str, Any], kind: str) -> list[str]:
     """What a model cannot do, one sentence or a few each."""
     scale, gsd = step(facts)
@@ -203,7 +215,7 @@ def limits_of(facts: Mapping[str, Any], kind: str) -> list[str]:
         "gsd": gsd,
         "coarse": gsd * scale,
         "fine": gsd / scale,
-        "standard": f"{'-'.join(facts['name'].split('-')[:3])}",
+        "standard": standard_of(facts["name"]),
     }
     said = ["pairs"]
     said += ["aerial"] * any(path.startswith("hr/") for path in scenes)
@@ -232,7 +244,7 @@ def speed(measured: Mapping[str, Any]) -> str:
     """How fast it is, and where."""
     one = measured["speed"]
     return (
-        f"{one['pixels_per_second'] / 1e6:.3f} MP of input per second in {one['precision']}: {measured['machine']}, an "
+        f"{one['pixels_per_second'] / 1e6:.2g} MP of input per second in {one['precision']}: {measured['machine']}, an "
         f"image of {one['side']} x {one['side']} pixels (`geosr models bench`)"
     )
 
@@ -297,11 +309,16 @@ def explanation(kind: str) -> str:
     return EXPLANATIONS[kind] if kind == "guided" else EXPLANATIONS["ten metres"] + EXPLANATIONS.get(kind, "")
 
 
-def calibration(facts: Mapping[str, Any]) -> str:
-    """What the expected error of `geosr predict --confidence` was calibrated on."""
-    if not facts.get("calibration"):
+def calibration(measured: Mapping[str, Any]) -> str:
+    """How far the errors that ``geosr predict --confidence`` tells are those that occur."""
+    if "calibration" not in measured:
         return ""
-    return "\n\n`geosr predict --confidence` adds the error to expect, calibrated on held-out scenes (see the picture)."
+    one = measured["calibration"]
+    return (
+        f"\n\n`geosr predict --confidence` adds the absolute error to expect, learned on {' '.join(one['learned'])}. "
+        f"On {' '.join(one['scenes'])}, which were not part of that, the picture shows what was expected and what "
+        f"occurred; their rank correlation is {one['rank_correlation']:.2f}. It is a mean, not a bound."
+    )
 
 
 def data_table(data: Iterable[Mapping[str, str]]) -> str:

@@ -57,12 +57,14 @@ def main() -> None:
 def measure(weights: WeightsFile, index: dict[str, dict[str, str]]) -> dict[str, Any]:
     """What ``NAME.json`` holds; the pictures are written on the way."""
     spec = weights.spec
-    seen = set(spec.provenance["scenes"]["train"]) & {scene.path for scene in quality.SCENES}
-    if seen:
-        raise SystemExit(f"{spec.name} was trained on {' '.join(sorted(seen))}, which benchmarks.quality holds out")
+    quality.require_unseen(spec)
     model = load_model(spec.name)
     kind = kind_of(spec.to_dict())
     figures = guided.measure(model) if kind == "guided" else quality.measure(model)
+    calibration = quality.calibrated(model) if kind != "guided" else None
+    painted = pictures.write(model, kind, CARDS)
+    if calibration:
+        painted |= pictures.calibration(spec.name, calibration, CARDS)
     timing = bench([spec.name], precisions=("auto",)).timings[0]
     return {
         "sha256": weights.sha256,
@@ -86,8 +88,8 @@ def measure(weights: WeightsFile, index: dict[str, dict[str, str]]) -> dict[str,
             for role, part in (("training", "train"), ("validation", "val"))
             for path in spec.provenance["scenes"][part]
         ],
-        "pictures": pictures.write(model, kind, CARDS),
-    }
+        "pictures": painted,
+    } | ({"calibration": calibration} if calibration else {})
 
 
 def rounded(figures: dict[str, Any]) -> dict[str, Any]:

@@ -3,21 +3,24 @@
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 import geosr
 from benchmarks import guided
+from benchmarks.model_card import standard_of
 from benchmarks.quality import DATA, MTF
 from geosr.degrade import PSF, degrade
 from geosr.degrade.resample import bicubic
 from geosr.grid import Window, scaled
-from geosr.models import Model
+from geosr.models import Model, load_model
 from geosr.preview import compose, most_detail, save, stretch_of, to_image
 
 SIDE = 256
@@ -63,7 +66,9 @@ def pictures(model: Model, *, flat: bool) -> Mapping[str, tuple[str, Image.Image
         "truth": ("The demo scene, degraded, beside the truth", [panels(truth, detailed(demo, 2 * SEEN), RGB)]),
     }
     if flat:
-        rows = [contrasts(use, scaled(flattest(demo, nir), psf.scale), RGB) for nir in (WATER, FIELD)]
+        standard = standard_of(model.spec.name)
+        beside = dict([*list(use.items())[:1], (standard, load_model(standard)(demo)), *list(use.items())[1:]])
+        rows = [contrasts(beside, scaled(flattest(demo, nir), psf.scale), RGB) for nir in (WATER, FIELD)]
         found["flat"] = (f"Water and a flat field of the demo scene, {CONTRAST:g} reflectance around their mean", rows)
     return {what: (title, painted(rows)) for what, (title, rows) in found.items()}
 
@@ -82,10 +87,24 @@ def guided_pictures(model: Model) -> Mapping[str, tuple[str, Image.Image]]:
     }
     what = "B12, B8A and B05 as red, green and blue"
     found = {
-        "use": (f"The demo scene as it is used: {what}", panels(use, scaled(detailed(coarse, SEEN), 2), SWIR)),
-        "truth": (f"The demo scene, degraded, beside the truth: {what}", panels(truth, detailed(coarse, SEEN), SWIR)),
+        "use": (f"The demo scene as it is used: {what}", balanced(use, scaled(detailed(coarse, SEEN), 2), SWIR)),
+        "truth": (f"The demo scene, degraded, beside the truth: {what}", balanced(truth, detailed(coarse, SEEN), SWIR)),
     }
     return {name: (title, painted([row])) for name, (title, row) in found.items()}
+
+
+def calibration(name: str, found: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Write the picture of `benchmarks.quality.calibrated`; what it shows, by the name of its file."""
+    figure = Figure(figsize=(4.2, 4.2), layout="constrained")
+    axes = figure.add_subplot(
+        xscale="log", yscale="log", aspect="equal", xlabel="expected, reflectance", ylabel="actual, reflectance"
+    )
+    axes.axline((1e-3, 1e-3), slope=1, color="grey", linewidth=1)
+    axes.plot(found["expected"], found["actual"], marker="o")
+    axes.set_title("Absolute error, by tenths of the pixels", loc="left", fontsize=10)
+    path = folder / f"{name}_calibration.png"
+    figure.savefig(path, dpi=100)
+    return {path.name: "Expected and actual absolute error on held-out scenes"}
 
 
 def demo_20m() -> tuple[Tensor, Tensor]:
@@ -143,10 +162,16 @@ def panels(
 
 def contrasts(images: Mapping[str, Tensor], window: Window, bands: Sequence[int]) -> Row:
     """As `panels`, around the mean of each band in the first."""
-    first = next(iter(images.values()))[..., window[0], window[1]]
-    mean = first.mean(dim=(-2, -1), keepdim=True)
+    mean = next(iter(images.values()))[..., *window].mean(dim=(-2, -1), keepdim=True)
     grey = {name: image - mean for name, image in images.items()}
     return panels(grey, window, bands, stretch=(-CONTRAST, CONTRAST))
+
+
+def balanced(images: Mapping[str, Tensor], window: Window, bands: Sequence[int]) -> Row:
+    """As `panels`, each band with a stretch of its own, for bands that differ much in brightness."""
+    first = next(iter(images.values()))[0][:, *window].flatten(1)
+    low, high = (first.quantile(share, dim=1)[:, None, None] for share in (0.01, 0.99))
+    return panels({name: (image - low) / (high - low) for name, image in images.items()}, window, bands, stretch=(0, 1))
 
 
 def painted(rows: Sequence[Row]) -> Image.Image:

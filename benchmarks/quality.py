@@ -1,9 +1,8 @@
 """How good an image is on scenes that no shipped model was trained on, next to what needs no learning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from geosr import metrics
 from geosr.data.datamodule import whole_scene
 from geosr.degrade import PSF, degrade
 from geosr.degrade.resample import bicubic
-from geosr.models import Model
+from geosr.models import Model, ModelSpec
 from geosr.models.consistency import Consistency
 from geosr.training.figures import inside
 
@@ -128,6 +127,13 @@ def _variance(image: Tensor) -> Tensor:
     return (F.avg_pool2d(centred.square(), BLOCK) - mean.square()).mean(dim=1)
 
 
+def require_unseen(spec: ModelSpec) -> None:
+    """Stop where a model learned from a scene that is held out."""
+    seen = set(spec.provenance["scenes"]["train"]) & {scene.path for scene in SCENES}
+    if seen:
+        raise SystemExit(f"{spec.name} was trained on {' '.join(sorted(seen))}, which benchmarks.quality holds out")
+
+
 @torch.inference_mode()
 def measure(model: Model) -> dict[str, dict[str, Figures]]:
     """Figures by scene and method (``bicubic``, ``back-projection``, ``model``), inputs made by the model's own PSF."""
@@ -146,7 +152,31 @@ def measure(model: Model) -> dict[str, dict[str, Figures]]:
     return found
 
 
-def mean_of(several: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The mean of each figure (`Figures.to_dict`) over scenes."""
-    means: dict[str, Any] = {key: fmean(one[key] for one in several) for key in several[0] if key != "rmse"}
-    return means | {"rmse": [fmean(values) for values in zip(*(one["rmse"] for one in several), strict=True)]}
+@torch.inference_mode()
+def calibrated(model: Model) -> dict[str, Any] | None:
+    """Expected and actual errors, by tenths of the pixels of the scenes that the calibration did not learn from."""
+    if not model.spec.to_dict().get("calibration"):
+        return None
+    from geosr.models.calibration import Calibration, reliability
+
+    calibration = Calibration.of(model.spec)
+    psf = PSF(model.spec.scale, model.spec.consistency_mtf or MTF)
+    expected, actual, seen = [], [], []
+    for scene in SCENES:
+        name = Path(scene.path).stem
+        if any(name in learned for learned in calibration.scenes):
+            continue
+        truth = pair(scene, model.spec.bands, psf)
+        sr = model(truth.lr)
+        valid = inside(truth.valid)[0]
+        expected.append(inside(calibration.expected_error(sr, truth.lr))[0][:, valid].flatten())
+        actual.append(inside((sr - truth.hr).abs())[0][:, valid].flatten())
+        seen.append(name)
+    found = reliability(torch.cat(expected).numpy(), torch.cat(actual).numpy())
+    return {
+        "learned": list(calibration.scenes),
+        "scenes": seen,
+        "expected": [float(f"{value:.4g}") for value in found.expected],
+        "actual": [float(f"{value:.4g}") for value in found.actual],
+        "rank_correlation": round(found.rank_correlation, 3),
+    }

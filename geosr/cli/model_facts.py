@@ -1,6 +1,7 @@
 """What a model says of itself and what was measured of it, as a person reads it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -76,29 +77,26 @@ def _quality(figures: Mapping[str, Any]) -> "RenderableType":
 
 
 def _held_out(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> "RenderableType":
-    """Figures by scene."""
-    head = ("scene", "PSNR bicubic", "model", "SAM bicubic", "model", "RMSE bicubic", "model", "consistency")
+    """Figures by scene, of bicubic interpolation and of the model; short, for terminals of 80 columns."""
     rows = []
     for scene, one in figures.items():
         bicubic, model = one["bicubic"], one["model"]
         rows.append(
             (
-                scene,
+                PurePosixPath(scene).stem,
                 f"{bicubic['psnr']:.2f}",
                 f"{model['psnr'] - bicubic['psnr']:+.2f}",
-                f"{bicubic['sam']:.2f}",
-                f"{model['sam']:.2f}",
-                f"{fmean(bicubic['rmse']):.4f}",
-                f"{fmean(model['rmse']):.4f}",
+                f"{bicubic['sam']:.2f} > {model['sam']:.2f}",
+                f"{fmean(bicubic['rmse']):.4f} > {fmean(model['rmse']):.4f}",
                 f"{model['consistency']:.1e}",
             )
         )
-    return _table(head, rows)
+    return _table(("scene", "bicubic, dB", "gain", "SAM, °", "RMSE", "consistency"), rows)
 
 
 def _speed(measured: Mapping[str, Any]) -> str:
     speed = measured["speed"]
-    rate = f"{speed['pixels_per_second'] / 1e6:.3f} MP of input per second in {speed['precision']}"
+    rate = f"{speed['pixels_per_second'] / 1e6:.2g} MP of input per second in {speed['precision']}"
     return f"{rate}, {measured['parameters']:,} parameters"
 
 
