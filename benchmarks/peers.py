@@ -126,7 +126,7 @@ def ten_metres(work: Path, scale: int) -> list[str]:
     note = (
         "Real-ESRGAN was trained on photographs that were blurred, compressed and resized at random, not on this "
         "degradation, and to please the eye rather than to measure. It takes and gives 8-bit RGB: reflectance is "
-        "divided by 0.4, cut to 0..1 and rounded to 8 bits, and multiplied by 0.4 again. The others are the same as "
+        "divided by the 99.9th percentile of the image, cut to 0..1 and rounded to 8 bits, and multiplied by it again. The others are the same as "
         "above, measured on three bands."
     )
     return [*parts, section("x4: red, green and blue", three, truth, RGB, note=note)]
