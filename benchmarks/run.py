@@ -329,6 +329,16 @@ def read(path: Path) -> np.ndarray:
         return file.read()
 
 
+def load() -> float:
+    """Processes that want to run, mean over a minute."""
+    return os.getloadavg()[0]
+
+
+def is_busy() -> bool:
+    """Whether others want more of the machine than one core."""
+    return load() > (os.cpu_count() or 1) + 1
+
+
 def cpu() -> str:
     """The processor's name."""
     try:

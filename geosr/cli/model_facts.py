@@ -91,27 +91,27 @@ def _held_out(figures: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> "Render
                 f"{model['consistency']:.1e}",
             )
         )
-    return _table(("scene", "bicubic, dB", "gain", "SAM, °", "RMSE", "consistency"), rows)
+    return _table(("scene", "bicubic", "gain, dB", "SAM, °", "RMSE", "consistency"), rows)
 
 
 def _speed(measured: Mapping[str, Any]) -> str:
     speed = measured["speed"]
     rate = f"{speed['pixels_per_second'] / 1e6:.2g} MP of input per second in {speed['precision']}"
-    return f"{rate}, {measured['parameters']:,} parameters"
+    return f"{rate}, at a load of {speed['load']:g}; {measured['parameters']:,} parameters"
 
 
-def _data(data: Sequence[Mapping[str, str]]) -> "RenderableType":
-    return _table(
-        ("scene", "for", "date", "licence"),
-        [(one["path"], one["for"], one["date"], f"{one['source']}: {one['licence']}") for one in data],
-        numbers=False,
+def _data(data: Sequence[Mapping[str, str]]) -> str:
+    """The scenes, a line each where the terminal is wide enough."""
+    return "\n".join(
+        f"{one['path']} ({one['for']}, {one['level']}, date {one['date']}): {one['source']}; {one['licence']}"
+        for one in data
     )
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = True) -> "RenderableType":
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> "RenderableType":
     from rich.table import Column, Table
 
-    columns = [Column(name, justify="right" if numbers and index else "left") for index, name in enumerate(head)]
+    columns = [Column(name, justify="right" if index else "left", overflow="fold") for index, name in enumerate(head)]
     table = Table(*columns, box=None, padding=(0, INDENT, 0, 0), pad_edge=False)
     for row in rows:
         table.add_row(*row)
