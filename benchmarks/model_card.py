@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -177,9 +178,26 @@ def card(weights: WeightsFile, measured: Mapping[str, Any]) -> str:
         torch=measured["torch"],
         data=data_table(measured["data"]),
         excluded=excluded(config),
-        config_path=f"; again: `geosr train --config {zoo}`" if (ROOT / zoo).is_file() else "",
+        config_path=f"; again: `geosr train --config {zoo}`" if is_of(config, ROOT / zoo) else "",
         config=yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=110).strip(),
     )
+
+
+def is_of(config: Mapping[str, Any], path: Path) -> bool:
+    """Whether a run's configuration has all that a file says."""
+    return path.is_file() and _has(config, yaml.safe_load(path.read_text("utf-8")))
+
+
+def _has(config: Any, said: Any) -> bool:
+    """Whether ``said`` is part of ``config``; numbers that YAML reads as text, such as 1e-3, are numbers."""
+    if isinstance(said, Mapping):
+        return isinstance(config, Mapping) and all(
+            key in config and _has(config[key], value) for key, value in said.items()
+        )
+    if isinstance(said, str) and isinstance(config, float):
+        with suppress(ValueError):
+            return float(said) == config
+    return bool(config == said)
 
 
 def kind_of(facts: Mapping[str, Any]) -> str:
