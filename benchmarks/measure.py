@@ -8,7 +8,8 @@ from time import perf_counter
 import torch
 
 import geosr.inference  # before any clock starts
-from benchmarks.peer_opensr import peak_memory, plain_network
+from benchmarks.peer_images import peak_memory
+from benchmarks.peer_opensr import plain_network
 from geosr.models import Model, ModelSpec, load_model
 
 BANDS = ("B02", "B03", "B04", "B08")

@@ -3,8 +3,8 @@
 Run by an interpreter that has opensr-utils installed (``GEOSR_PEER_PYTHON`` names it for ``benchmarks.run``); geosr
 itself is not needed there:
 
-    $GEOSR_PEER_PYTHON benchmarks/peer_opensr.py scene.tif sr.tif                       # its own bilinear model
-    $GEOSR_PEER_PYTHON benchmarks/peer_opensr.py scene.tif sr.tif --weights plain.pt    # the shared network
+    $GEOSR_PEER_PYTHON -m benchmarks.peer_opensr scene.tif sr.tif                       # its own bilinear model
+    $GEOSR_PEER_PYTHON -m benchmarks.peer_opensr scene.tif sr.tif --weights plain.pt    # the shared network
 
 Both tools load `plain_network` with the same weights file, so the network's arithmetic is the same and what differs is
 reading, tiling, stitching and writing.
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import resource
 import sys
 import time
 from importlib.metadata import version
@@ -23,6 +22,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
+from benchmarks.peer_images import peak_memory
 
 SCALE = 4
 
@@ -54,18 +55,6 @@ def save_plain_weights(path: str | Path, *, seed: int = 0) -> Path:
         convolutions[-1].bias.fill_(0.11)
     torch.save(network.state_dict(), path)
     return Path(path)
-
-
-def peak_memory() -> int:
-    """Bytes of memory that this process has held at most.
-
-    Linux's own figure, since getrusage counts what the parent held before it started this program.
-    """
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS, in KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def run_peer(scene: Path, out: Path, *, weights: Path | None, batch_size: int | None) -> dict[str, object]:

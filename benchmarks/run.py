@@ -10,7 +10,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import torch
 
 import geosr
 from benchmarks import quality
+from benchmarks.model_card import scene_table, table
 from benchmarks.peer_opensr import save_plain_weights
 from benchmarks.scenes import synthetic_scene
 from geosr.models import load_model
@@ -133,40 +133,12 @@ def tiling(work: Path) -> str:
 
 
 def quality_table(name: str) -> str:
-    """PSNR, SAM and consistency of a shipped model on held-out scenes."""
-    model = load_model(name)
-    figures = quality.measure(model)
-    mean = {
-        key: float(np.mean([getattr(one, key) for one in figures]))
-        for key in ("bicubic_psnr", "back_projection_gain", "model_gain", "bicubic_sam", "model_sam", "consistency")
-    }
-    figures.append(quality.Figures(scene="mean", note="", **mean))
-    rows = [
-        (
-            one.scene,
-            one.note,
-            f"{one.bicubic_psnr:.2f}",
-            f"{one.back_projection_gain:+.2f}",
-            f"**{one.model_gain:+.2f}**",
-            f"{one.bicubic_sam:.2f}",
-            f"{one.model_sam:.2f}",
-            f"{one.consistency:.1e}",
-        )
-        for one in figures
-    ]
-    columns = (
-        "scene",
-        "kind",
-        "bicubic, dB",
-        "back-projection",
-        "model",
-        "SAM bicubic, °",
-        "SAM model, °",
-        "consistency",
-    )
+    """How good a shipped model is on held-out scenes."""
+    found = quality.measure(load_model(name))
+    figures = {scene: {method: one.to_dict() for method, one in methods.items()} for scene, methods in found.items()}
     return (
         f"## Quality: `{name}` on scenes that it was not trained on\n\n"
-        + table(columns, rows)
+        + scene_table(figures)
         + "\n\nGains are PSNR over bicubic in dB, four bands, peak 1.0. Consistency is the mean absolute difference "
         "between the degraded output and the input, in reflectance. The model's convolutions are fp32 here."
     )
@@ -316,7 +288,7 @@ def ours(*arguments: object) -> dict[str, Any]:
 
 def peer(*arguments: object) -> dict[str, Any] | None:
     """One measurement of opensr-utils; None where it is not installed."""
-    return None if PEER is None else call(PEER, HERE / "peer_opensr.py", *arguments)
+    return None if PEER is None else call(PEER, "-m", "benchmarks.peer_opensr", *arguments)
 
 
 def call(*command: object) -> dict[str, Any]:
@@ -357,11 +329,14 @@ def read(path: Path) -> np.ndarray:
         return file.read()
 
 
-def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table."""
-    lines = [list(map(str, head))]
-    lines += [["---"] * len(lines[0])] + [list(map(str, row)) for row in rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def load() -> float:
+    """Processes that want to run, mean over a minute."""
+    return os.getloadavg()[0]
+
+
+def is_busy() -> bool:
+    """Whether others want more of the machine than one core."""
+    return load() > (os.cpu_count() or 1) + 1
 
 
 def cpu() -> str:

@@ -115,11 +115,11 @@ def to_image(reflectance: NDArray[np.float32], low: float, high: float) -> Image
 
 
 def compose(rows: Sequence[Sequence[Image.Image]], labels: Sequence[Sequence[str]]) -> Image.Image:
-    """Panels in rows, a caption above each."""
+    """Panels in rows of as many each, a caption above each."""
     gap, caption = 6, 26
-    columns = [max(row[i].width for row in rows) for i in range(2)]
+    columns = [max(panel.width for panel in column) for column in zip(*rows, strict=True)]
     heights = [max(panel.height for panel in row) + caption for row in rows]
-    canvas = Image.new("RGB", (sum(columns) + 3 * gap, sum(heights) + (len(rows) + 1) * gap), "white")
+    canvas = Image.new("RGB", (sum(columns) + (len(columns) + 1) * gap, sum(heights) + (len(rows) + 1) * gap), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
     top = gap
     for row, names, height in zip(rows, labels, heights, strict=True):

@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from geosr.models import find_weights
+from geosr.models import Model, find_weights, load_model, save_model
 
 
 @pytest.fixture
@@ -55,6 +57,33 @@ def test_a_model_is_shown(geosr, small_weights):
         "bytes": small_weights.stat().st_size,
         **weights.spec.to_dict(),
     }
+
+
+def test_what_was_measured_of_a_shipped_model_is_shown(geosr):
+    code, said, error = geosr("show", "s2-rgbn-x2")
+    assert (code, error) == (0, "")
+    told = json.loads(geosr("show", "s2-rgbn-x2", "--json")[1])
+    lines = [line.split() for line in said.splitlines()]
+    assert ["sha256", told["sha256"]] in lines
+    quality, found = told["quality"], told["measured"]
+    bicubic = quality["psnr"] - quality["psnr_over_bicubic"]
+    assert ["PSNR,", "dB", f"{bicubic:.2f}", f"{quality['psnr']:.2f}"] in lines
+    assert all(any(line[:1] == [one["path"]] for line in lines) for one in found["data"])
+    for scene, one in found["figures"].items():
+        gain = one["model"]["psnr"] - one["bicubic"]["psnr"]
+        assert any(line[:3] == [Path(scene).stem, f"{one['bicubic']['psnr']:.2f}", f"{gain:+.2f}"] for line in lines)
+    section = lines.index(["Configuration"])
+    assert ["max_steps:", str(told["provenance"]["config"]["Training"]["max_steps"])] in lines[section:]
+
+
+def test_a_configuration_is_shown_as_it_is_written(geosr, small_weights, tmp_path):
+    weights = load_model(small_weights)
+    config = {"Data": {"train_scenes": [f"s2_20m_grid/[a-k]{number}*.tif" for number in range(6)], "gsd": None}}
+    spec = replace(weights.spec, provenance={"config": config, "scenes": {"train": ["[b]a[/b].tif"], "val": []}})
+    path = tmp_path / "other.safetensors"
+    save_model(Model(spec, weights.network), path)
+    said = [line.rstrip() for line in geosr("show", path)[1].splitlines()]
+    assert {"Data:", "  train_scenes:", "    - s2_20m_grid/[a-k]3*.tif", "  gsd: -", "train: [b]a[/b].tif"} <= set(said)
 
 
 def test_models_are_timed(geosr, small_weights, small_onnx):

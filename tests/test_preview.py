@@ -5,7 +5,7 @@ from PIL import Image
 
 from geosr.errors import OutputError
 from geosr.io.scene import open_scene
-from geosr.preview import write_preview
+from geosr.preview import compose, write_preview
 from geosr.radiometry import Radiometry
 
 BANDS = ("B02", "B03", "B04")
@@ -192,3 +192,15 @@ def test_a_picture_that_cannot_be_written_is_an_error(preview):
     lr = random_scene(9, 9)
     with pytest.raises(OutputError, match=r"preview .*deep.*png cannot be written: No such file or directory"):
         preview(lr, repeated(lr), out="deep/preview.png")
+
+
+def test_rows_of_three_panels_are_put_side_by_side():
+    colours = ("red", "lime", "blue")
+    rows = [[Image.new("RGB", (20 + 10 * row, 12), colour) for colour in colours] for row in range(2)]
+    picture = np.asarray(compose(rows, [colours] * 2))
+    assert picture.shape == (2 * (12 + 26) + 3 * 6, 3 * 30 + 4 * 6, 3)
+    for row, top in enumerate((6 + 26, 2 * (6 + 26) + 12)):
+        for column in range(3):
+            left = 6 + column * (30 + 6)
+            panel = picture[top : top + 12, left : left + 20 + 10 * row]
+            assert (panel == np.eye(3)[column] * 255).all()

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -148,33 +148,23 @@ def _say_imported(imported: "Imported", weights: "WeightsFile", *, as_json: bool
 def show(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=f"{MODEL}.", show_default=False)], as_json: Json = False
 ) -> None:
-    """Show what a model says of itself: bands, scale, tiling, how it was trained, how good it was, and its hash."""
+    """Show what a model is, how good and how fast it was measured to be, what it learned from, how, and its hash."""
     from geosr.models import find_weights
+    from geosr.models.measured import measured
 
     weights = find_weights(model)
-    facts = {"path": str(weights.path), "sha256": weights.sha256, "bytes": weights.path.stat().st_size}
-    facts |= weights.spec.to_dict()
+    found = measured(weights)
     if as_json:
-        print(json.dumps(facts))
+        facts = {"path": str(weights.path), "sha256": weights.sha256, "bytes": weights.path.stat().st_size}
+        print(json.dumps(facts | weights.spec.to_dict() | ({} if found is None else {"measured": found})))
         return
     from rich.console import Console
-    from rich.table import Column, Table
 
-    table = Table("fact", Column("value", overflow="fold"), title=weights.spec.name, title_justify="left")
-    for name, value in facts.items():
-        table.add_row(name, _readable(value))
-    Console().print(table)
+    from geosr.cli.model_facts import describe
 
-
-def _readable(value: Any) -> str:
-    """A fact as a person reads it: one line for each entry of a mapping, and of what is nested deeper its JSON."""
-    if isinstance(value, dict):
-        return "\n".join(
-            f"{key}: {json.dumps(item) if isinstance(item, dict) else item}" for key, item in value.items()
-        )
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return "-" if value is None else str(value)
+    console = Console(highlight=False, markup=False)
+    for part in describe(weights, found):
+        console.print(part)
 
 
 @models.command()
