@@ -1,7 +1,7 @@
 """Quality for the same operations: ``plksr`` against ``rcab``, trained alike and judged on scenes that neither saw.
 
-``python -m benchmarks.per_compute`` trains both with `psnr_x2.yaml` side by side, each on half of the cores, and prints
-one line of JSON. It takes about half a second a step on two cores and is no part of ``make bench``.
+``python -m benchmarks.per_compute`` trains both with `s2-rgbn-x2.yaml` side by side, each on half of the cores, and
+prints one line of JSON. It takes about half a second a step on two cores and is no part of ``make bench``.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def measured(name: str, size: Mapping[str, int], steps: int) -> dict[str, Any]:
         network = [f"Generator.model_type={name}", *(f"Generator.{key}={value}" for key, value in size.items())]
         run = [f"Training.max_steps={steps}", f"Training.val_every={steps // 5}", "Training.EMA.decay=0.995"]
         logging = [f"Logging.dir={folder}", "Logging.num_val_images=0", "Logging.tensorboard=false"]
-        path = train("psnr_x2.yaml", [*network, *run, *logging, "Data.cache=memory"], quiet=True)
+        path = train("s2-rgbn-x2.yaml", [*network, *run, *logging, "Data.cache=memory"], quiet=True)
         model = load_model(path)
     scenes = {figures.scene: figures.model_gain for figures in quality.measure(model)}
     return {

@@ -40,7 +40,6 @@ class HeldOut:
 SCENES = (
     HeldOut("s2/danube_a_10m.tif", "native 10 m"),
     HeldOut("s2/danube_b_10m.tif", "native 10 m; the place of danube_a on another date"),
-    HeldOut("s2/germany_fields_10m.tif", "native 10 m"),
     HeldOut("s2_offset/parana_bridge_a.tif", "10 m", "sentinel-2-l2a", "04.00"),
     HeldOut("s2_20m_grid/lidia.tif", "resampled to a grid of degrees"),
     HeldOut("s2_20m_grid/water.tif", "resampled to a grid of degrees"),

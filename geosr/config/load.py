@@ -18,7 +18,7 @@ def shipped_configs() -> dict[str, Path]:
     """The configurations that come with geosr, by file name."""
     package = Path(str(files("geosr")))
     folders = (package / "configs", package.parent / "configs")  # in the wheel; in a checkout
-    return {path.name: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    return {path.name: path for folder in folders for path in sorted(folder.rglob("*.yaml"))}
 
 
 def find_config(name: str | Path) -> Path:

@@ -175,7 +175,7 @@ class Run:
         if rank_zero_only.rank not in (None, 0):
             return path
         figures = quality(measured)
-        self._export(path, figures)
+        self._export(path, figures, seconds=round(perf_counter() - started))
         report = self._tell("interrupted" if interrupted else "finished", started, measured)
         if figures:
             log.info("%s", describe_quality(figures))
@@ -184,7 +184,7 @@ class Run:
             log.info("interrupted at step %s; go on with --resume %s", f"{self.module.step:,}", self.folder)
         return path
 
-    def _export(self, path: Path, figures: Mapping[str, float]) -> None:
+    def _export(self, path: Path, figures: Mapping[str, float], *, seconds: int) -> None:
         """Write the weights file, which says how it came about."""
         trained = self.module.best.cpu()
         trained.spec = replace(
@@ -192,6 +192,8 @@ class Run:
             provenance={
                 "geosr": __version__,
                 "step": self.module.step,
+                "seconds": seconds,
+                "device": _device_name(_device(self.config)),
                 "config": self.config.to_dict(),
                 "scenes": self.data.sources(),
                 "attribution": "contains modified Copernicus Sentinel data",
@@ -268,6 +270,11 @@ def _device(config: Config) -> str:
     """What ``Training.accelerator`` means on this machine."""
     wanted = config.Training.accelerator
     return pick_device("auto" if wanted == "gpu" else wanted).type
+
+
+def _device_name(kind: str) -> str:
+    """What cards call a device: the name of a GPU, or how many threads computed."""
+    return torch.cuda.get_device_name() if kind == "cuda" else f"{kind}, {torch.get_num_threads()} threads"
 
 
 def _precision(config: Config) -> str:
