@@ -63,6 +63,8 @@ RULES: Mapping[str, Rule] = {
     "Data.exclude": WINDOWS,
     "Data.val_windows": WINDOWS,
     "Data.bands": Rule("names of bands, at least one, each once", lambda names: 0 < len(names) == len(set(names))),
+    "Data.guide": Rule("names of bands, each once", lambda names: len(names) == len(set(names))),
+    "Data.companions": Rule("end of a name: another end", lambda ends: all(map(all, ends.items()))),
     "Data.gsd": Rule("above 0, or null", lambda metres: metres is None or 0 < metres < math.inf),
     "Data.patch_size": COUNT,
     "Data.split": Rule("three shares of at least 0 that sum to 1, the first above 0", _are_shares),
