@@ -80,6 +80,7 @@ RULES: Mapping[str, Rule] = {
     "Data.prefetch_factor": COUNT,
     "Data.start_method": Rule("fork, spawn, forkserver, or null", (None, "fork", "spawn", "forkserver").__contains__),
     "Data.detail": at_least(0),
+    "Data.balance": between(0, 1),
     "Data.gain": at_least(1),
     "Data.band_gain": at_least(1),
     "Data.noise": at_least(0),

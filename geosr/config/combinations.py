@@ -104,13 +104,13 @@ def _of_the_bands(config: Config) -> list[str]:
 
 def _of_the_guide(config: Config) -> list[str]:
     data, generator = config.Data, config.Generator
-    if (generator.model_type == "guided" and generator.class_path is None) != bool(data.guide):
-        return [
-            f"Generator.model_type is {generator.model_type!r} and Data.guide {' '.join(data.guide) or 'empty'}; guided "
-            "needs the bands of a guide, and no other takes them: set both or none"
-        ]
     if not data.guide:
         return []
+    if generator.model_type != "guided" or generator.class_path is not None:
+        return [
+            f"Data.guide names {' '.join(data.guide)}, and {generator.class_path or generator.model_type!r} makes "
+            "nothing of a guide; set Generator.model_type to guided, and class_path to null"
+        ]
     wrong = [
         f"{key} is {value!r}, and a run with Data.guide takes its images from scenes: leave it {default!r}"
         for key, value, default in (

@@ -69,6 +69,9 @@ class DataSection:
     """How workers start: fork, spawn, forkserver; null is Python's own choice."""
     detail: float = 0.5
     """Patches are drawn in proportion to (local detail) ** detail; 0 draws them uniformly."""
+    balance: float = 0.0
+    """Scenes are drawn in proportion to (places for patches) ** (1 - balance); 0 draws places alike, so that a large
+    scene leaves little for small ones, 1 draws scenes alike."""
     gain: float = 1.4
     """Patches are multiplied by a random factor between 1/gain and gain, the same for all bands; 1 switches it off."""
     band_gain: float = 1.0

@@ -201,6 +201,7 @@ class GeoSRDataModule(L.LightningDataModule):
             unit=self.step if self.makes_lr else self.scale,
             seed=self.config.Training.seed,
             detail=data.detail,
+            balance=data.balance,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=ranks,
         )

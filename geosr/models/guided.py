@@ -16,13 +16,13 @@ class Guided(Generator):
     """Convolutions with PReLU on the coarse grid, then a pixel shuffle, added to the upsampled coarse bands.
 
     The coarse bands come repeated on the grid of the guide, so that a scene is one image. Their blocks are averaged
-    first, which gives the measured pixels back. The guide's pixels in each block become channels: nothing of it is lost,
-    and a convolution of 3 x 3 coarse pixels sees ``3 * guide_scale`` of its pixels along each side.
+    first, which gives the measured pixels back. The guide's pixels in each block become channels: nothing of it is
+    lost, and a convolution of 3 x 3 coarse pixels sees ``3 * guide_scale`` of its pixels along each side.
 
     Args:
         bands: Number of bands in: those of the guide first.
         scale: SR pixels per pixel of the guide, along each axis.
-        guide: Number of bands that guide.
+        guide: Number of bands that guide; without any it is ``compact``.
         guide_scale: Pixels of the guide along the side of a coarse pixel.
         channels: Feature channels.
         blocks: Convolutions between the first and the last.
@@ -39,8 +39,8 @@ class Guided(Generator):
         *,
         bands: int,
         scale: int,
-        guide: int,
-        guide_scale: int,
+        guide: int = 0,
+        guide_scale: int = 1,
         channels: int = 64,
         blocks: int = 10,
         mean: Sequence[float] | None = None,

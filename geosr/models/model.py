@@ -96,8 +96,8 @@ class Model(nn.Module):
     def describe(self) -> str:
         """One line: name, scale, bands and number of parameters."""
         parameters, spec = sum(p.numel() for p in self.parameters()), self.spec
-        guide = f" guided by {' '.join(spec.guide)}" if spec.guide else ""
-        return f"{spec.name} (x{spec.scale * spec.guide_scale}, {' '.join(spec.outputs)}{guide}, {parameters:,} parameters)"
+        bands = " ".join(spec.outputs) + (f" guided by {' '.join(spec.guide)}" if spec.guide else "")
+        return f"{spec.name} (x{spec.scale * spec.guide_scale}, {bands}, {parameters:,} parameters)"
 
 
 def measure_halo(model: nn.Module, spec: ModelSpec, *, largest: int = LARGEST_HALO + 1) -> int | None:

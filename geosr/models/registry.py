@@ -91,10 +91,10 @@ def build_network(spec: ModelSpec) -> nn.Module:
     Raises:
         ModelError: The architecture is unknown, does not take the arguments, or makes nothing of a guide.
     """
-    if (spec.architecture == "guided") != bool(spec.guide):
+    if spec.guide and spec.architecture != "guided":
         raise ModelError(
-            f"architecture {spec.architecture!r} has {len(spec.guide)} bands that guide; 'guided' needs some, and no "
-            "other knows what to do with them"
+            f"architecture {spec.architecture!r} makes nothing of bands that guide others "
+            f"({' '.join(spec.guide)}); 'guided' does"
         )
     if "." in spec.architecture:
         return build_custom(spec.architecture, bands=len(spec.bands), scale=spec.scale, arguments=spec.arguments)
