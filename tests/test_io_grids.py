@@ -74,10 +74,8 @@ def test_three_resolutions_share_whole_pixels_of_the_coarsest(data, tmp_path_fac
         corner = file.geobox.affine * (place.column, place.row)
         assert corner == (place.geobox.affine.c, place.geobox.affine.f)
         assert all(side % place.step == 0 for side in place.geobox.shape)
-        last = [start + side // place.step for start, side in zip((place.row, place.column), place.geobox.shape)]
-        assert min(place.row, place.column) >= 0
-        assert last[0] <= file.geobox.shape[0]
-        assert last[1] <= file.geobox.shape[1]
+        for start, side, held in zip((place.row, place.column), place.geobox.shape, file.geobox.shape, strict=True):
+            assert 0 <= start <= start + side // place.step <= held
 
 
 @pytest.mark.parametrize(
