@@ -1,4 +1,4 @@
-"""How good a model with a guide is on scenes that it was not trained on, band by band, next to bicubic interpolation."""
+"""How good a model with a guide is on scenes that it was not trained on, band by band, next to bicubic."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -27,9 +27,7 @@ class HeldOut:
 
 SCENES = (
     HeldOut(("s2/germany_fields_10m.tif", "s2/germany_fields_20m.tif"), "chose the checkpoint"),
-    HeldOut(
-        ("s2/bigearthnet_20170613_87_48_10m.tif", "s2/bigearthnet_20170613_87_48_20m.tif"), "chose the checkpoint"
-    ),
+    HeldOut(("s2/bigearthnet_20170613_87_48_10m.tif", "s2/bigearthnet_20170613_87_48_20m.tif"), "chose the checkpoint"),
     HeldOut(
         ("s2_offset/parana_bridge_a.tif",), "never looked at; all bands on one grid of 10 m", "sentinel-2-l2a", "04.00"
     ),
