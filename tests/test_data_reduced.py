@@ -55,6 +55,17 @@ def test_a_pixel_without_data_takes_the_coarse_ones_that_it_lies_in_with_it():
     assert all(torch.equal(made[name], again[name]) for name in made)
 
 
+def test_bands_that_are_on_the_guides_grid_are_degraded_to_one_of_their_own_first():
+    batch, _, coarse = batch_of()
+    fine = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1))
+    batch["hr"][1, 2:] = fine
+    see = partial(degrade, psf=PSF(2))
+    made = reduced(batch, guide=2, step=2, see=see, see_guide=see)
+    assert torch.equal(made["hr"][0], coarse[0])
+    torch.testing.assert_close(made["hr"][1], see(fine[None])[0])
+    torch.testing.assert_close(made["lr"][:, 2:], repeated(see(made["hr"]), 2))
+
+
 @pytest.fixture
 def scenes(make_raster, tmp_path):
     """The settings of a run: one scene of two files whose grids begin elsewhere, one with all bands on one grid."""

@@ -41,12 +41,12 @@ class DataSection:
     teaches what edges look like. Scenes of ``val_scenes`` must have them all."""
     guide: list[str] = field(default_factory=list)
     """Bands that show the way to ``bands``, which are sampled ``Generator.scaling_factor`` times coarser; of scenes
-    alone. The network learns at sizes as many times larger (Wald's protocol): ``bands`` as they are from their own
-    degradation and the guide's."""
+    alone. The network learns with pixels as many times larger (Wald's protocol): from the degraded guide and the
+    degraded ``bands`` what the ``bands`` are."""
     companions: dict[str, str] = field(default_factory=dict)
     """Where the coarser bands of a scene are in a file of their own: the end of the scene's name -> that of the file's,
     such as {_10m.tif: _20m.tif}. A scene whose name has none of these ends holds all bands; where these are on one
-    grid, ``bands`` are averaged to the coarser one. Windows count on what the files of a scene share."""
+    grid, ``bands`` are degraded to a coarser one first. Windows count on what the files of a scene share."""
     gsd: float | None = None
     """Ground sampling distance (m) of the images that the model will be applied to."""
     patch_size: int = 48

@@ -20,8 +20,9 @@ def reduced(batch: Mapping[str, Tensor], *, guide: int, step: int, see: See, see
     is Wald's assumption.
 
     Args:
-        batch: ``hr`` reflectance (batch, band, y, x), the guide first and the coarse bands in blocks of repeated pixels
-            (they are averaged where they are not), and ``valid`` (batch, y, x); sides are multiples of ``step ** 2``.
+        batch: ``hr`` reflectance (batch, band, y, x), the guide first and the coarse bands in blocks of repeated pixels,
+            and ``valid`` (batch, y, x); sides are multiples of ``step ** 2``. Coarse bands that are not repeated, as in
+            scenes with all bands on one grid, are degraded once more: averages would be sharper than what is measured.
         guide: Number of bands that guide.
         step: Pixels along the side of a block.
         see: Degrades coarse bands.
@@ -32,6 +33,10 @@ def reduced(batch: Mapping[str, Tensor], *, guide: int, step: int, see: See, see
         quality of resulting images", PE&RS 63(6), 1997.
     """
     image = filled(batch["hr"], batch["valid"])
-    hr, valid = block_means(image[:, guide:], step), coarse_valid(batch["valid"], step)
+    coarse = image[:, guide:]
+    hr, valid = block_means(coarse, step), coarse_valid(batch["valid"], step)
+    same = (coarse == repeated(hr, step)).float().mean(dim=(1, 2, 3)) > 0.5  # but for those that were filled
+    if not same.all():
+        hr = torch.where(same[:, None, None, None], hr, see(coarse))
     lr = torch.cat([see_guide(image[:, :guide]), repeated(see(hr), step)], dim=1)
     return {**batch, "hr": hr, "valid": valid, "lr": lr, "lr_valid": repeated(coarse_valid(valid, step), step)}
