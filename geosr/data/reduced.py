@@ -20,9 +20,10 @@ def reduced(batch: Mapping[str, Tensor], *, guide: int, step: int, see: See, see
     is Wald's assumption.
 
     Args:
-        batch: ``hr`` reflectance (batch, band, y, x), the guide first and the coarse bands in blocks of repeated pixels,
-            and ``valid`` (batch, y, x); sides are multiples of ``step ** 2``. Coarse bands that are not repeated, as in
-            scenes with all bands on one grid, are degraded once more: averages would be sharper than what is measured.
+        batch: ``hr`` reflectance (batch, band, y, x), the guide first and the coarse bands in blocks of repeated
+            pixels, and ``valid`` (batch, y, x); sides are multiples of ``step ** 2``. Coarse bands that are not
+            repeated, as in scenes with all bands on one grid, are degraded once more: averages would be sharper than
+            what is measured.
         guide: Number of bands that guide.
         step: Pixels along the side of a block.
         see: Degrades coarse bands.
