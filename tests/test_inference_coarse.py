@@ -8,7 +8,7 @@ import rasterio
 import torch
 from affine import Affine
 
-import geosr as package
+from geosr import load_model, open_scene, predict
 from geosr.errors import GridError, InputError, ModelError
 from geosr.inference.choose import fitting_models
 from geosr.inference.coarse import require_blocks
@@ -59,7 +59,7 @@ def assert_close(made, expected):
 
 
 def test_two_files_become_the_coarse_bands_on_the_fine_grid(files, weights, tmp_path):
-    done = package.predict(
+    done = predict(
         files, tmp_path / "sr.tif", model=weights, device="cpu", precision="fp32", preview=tmp_path / "p.png"
     )
     assert (done.bands, done.shape, done.tiling) == (COARSE, (90, 80), "exact")
@@ -67,9 +67,9 @@ def test_two_files_become_the_coarse_bands_on_the_fine_grid(files, weights, tmp_
         assert (sr.transform, sr.crs, sr.nodata, sr.dtypes) == (fine.transform, fine.crs, 0, ("uint16",) * 2)
         assert (sr.scales, sr.descriptions) == ((1e-4, 1e-4), COARSE)
         made = sr.read()
-    with package.open_scene(files) as scene:
+    with open_scene(files) as scene:
         raster = scene.read()
-        expected = package.load_model(weights, device="cpu", precision="fp32").superresolve(raster)
+        expected = load_model(weights, device="cpu", precision="fp32").superresolve(raster)
     assert expected.bands == COARSE
     np.testing.assert_array_equal(made, expected.to_digital())
     assert ((made == 0).any(axis=0) == ~raster.valid).all()
@@ -79,14 +79,14 @@ def test_two_files_become_the_coarse_bands_on_the_fine_grid(files, weights, tmp_
 
     # A part whose edges lie inside 20 m pixels is the same pixels.
     aoi = (400_000 + 70, 5_000_000 - 890, 400_000 + 610, 5_000_000 - 130)
-    part = package.predict(files[::-1], tmp_path / "part.zarr", model=weights, device="cpu", precision="fp32", aoi=aoi)
-    with package.open_scene(part.path) as scene:
+    part = predict(files[::-1], tmp_path / "part.zarr", model=weights, device="cpu", precision="fp32", aoi=aoi)
+    with open_scene(part.path) as scene:
         assert_close(scene.read_digital(), made[:, 13:89, 7:61])
 
 
 def test_an_array_of_repeated_pixels_becomes_the_same_whatever_its_chunks(files, weights):
-    resolver = package.load_model(weights, device="cpu", precision="fp32")
-    with package.open_scene(files) as scene:
+    resolver = load_model(weights, device="cpu", precision="fp32")
+    with open_scene(files) as scene:
         expected = resolver.superresolve(scene.read()).to_digital()
         for chunks in (None, 35):
             sr = scene_to_xarray(scene, chunks=chunks).geosr.superresolve(resolver)
@@ -98,7 +98,7 @@ def test_a_product_is_opened_at_two_resolutions(shared_data, weights, tmp_path):
     xml = shared_data / "safe_metadata" / L2A / "MTD_MSIL2A.xml"
     dn = np.random.default_rng(0).integers(1500, 4000, (4, 32, 32)).astype("uint16")
     product = write_l2a(tmp_path, xml, dn, np.full((16, 16), 4, "uint8"))
-    done = package.predict(product, tmp_path / "sr.tif", model=weights, device="cpu")
+    done = predict(product, tmp_path / "sr.tif", model=weights, device="cpu")
     assert (done.bands, done.shape) == (COARSE, (32, 32))
     with open_input(product, wanted=(*GUIDE, *COARSE), guide=GUIDE) as scene:
         assert scene.steps == (1, 1, 1, 1, 2, 2)
@@ -110,18 +110,18 @@ def test_a_product_is_opened_at_two_resolutions(shared_data, weights, tmp_path):
 def test_a_file_with_all_bands_is_taken_where_pixels_are_repeated_and_refused_where_not(
     files, weights, tmp_path, make_raster
 ):
-    with package.open_scene(files) as scene:
+    with open_scene(files) as scene:
         stacked = scene.read_digital()
     path = write(make_raster, "repeated.tif", stacked, (*GUIDE, *COARSE), 10)
     together, apart = (
-        pixels(package.predict(source, tmp_path / f"{name}.tif", model=weights, device="cpu").path)
+        pixels(predict(source, tmp_path / f"{name}.tif", model=weights, device="cpu").path)
         for name, source in (("together", path), ("apart", files))
     )
     np.testing.assert_array_equal(together, apart)
     for name, array in {"cut": stacked[:, 1:], "changed": stacked + np.eye(90, 80, dtype="uint16")}.items():
         path = write(make_raster, f"{name}.tif", array, (*GUIDE, *COARSE), 10)
         with pytest.raises(GridError, match=r"B05 B11 should hold pixels .* 2 x 2 .* scene_10m\.tif scene_20m\.tif"):
-            package.predict(path, tmp_path / f"{name}_sr.tif", model=weights, device="cpu")
+            predict(path, tmp_path / f"{name}_sr.tif", model=weights, device="cpu")
 
 
 def test_pixels_without_data_may_differ():
@@ -142,8 +142,8 @@ def test_other_models_do_not_take_bands_that_are_repeated(files, weights, tmp_pa
     with pytest.raises(
         ModelError, match=r"B05 in pixels 2 times as large as B02 B03 B04 B08, .*'all' takes it as fine"
     ):
-        package.predict(files, tmp_path / "sr.tif", model=path)
-    with package.open_scene(files) as scene:  # those of the fine bands do not mind
+        predict(files, tmp_path / "sr.tif", model=path)
+    with open_scene(files) as scene:  # those of the fine bands do not mind
         assert {weights.spec.name for weights in fitting_models(scene)} >= {"s2-rgbn-x2", "s2-rgbn-x4"}
 
 
