@@ -48,6 +48,7 @@ class Model(nn.Module):
         psf = None if spec.consistency_mtf is None else PSF(factor, spec.consistency_mtf)
         self.consistency = None if psf is None else Consistency(psf)
         spec = replace(spec, multiple_of=getattr(self.network, "multiple_of", spec.multiple_of))
+        self.spec = spec  # for the measurement of the halo
         spec = spec if spec.halo is not None else self._tiled(spec)
         assert spec.halo is not None
         self.spec = replace(spec, halo=next_multiple(spec.halo, spec.multiple_of))
