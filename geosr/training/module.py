@@ -76,8 +76,10 @@ class SuperResolution(L.LightningModule):
         if networks.discriminator is not None:
             guide = len(self.model.spec.guide)
             normalisation = {name: self.model.spec.arguments[name][guide:] for name in ("mean", "std")}
-            shown = {"conditional": config.Discriminator.conditional, "detail": config.Discriminator.detail}
-            self.adversary = Adversary(networks.discriminator, training, **normalisation, **shown)
+            critic = config.Discriminator
+            self.adversary = Adversary(
+                networks.discriminator, training, **normalisation, conditional=critic.conditional, detail=critic.detail
+            )
         for network in self._networks():
             if training.channels_last:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
