@@ -63,7 +63,13 @@ def write_preview(
         [lr.read(in_scene, square), sharp.read(scaled(place, scale), square)],
     ]
     rows = [[to_image(panel, low, high) for panel in row] for row in panels]
-    picture = compose(rows, (("input, bicubic", f"super-resolved x{scale}"), ("zoom, bicubic", "zoom, super-resolved")))
+    picture = compose(
+        rows,
+        (
+            ("input, bicubic", f"super-resolved x{scale}" if scale > 1 else "super-resolved"),
+            ("zoom, bicubic", "zoom, super-resolved"),
+        ),
+    )
     return save(picture, out)
 
 

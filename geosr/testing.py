@@ -107,7 +107,8 @@ def _assert_shapes(model: Model) -> None:
     bands, scale = len(model.spec.bands), model.spec.scale
     for height, width in ((1, 1), (7, 5), (2, 33)):
         sr = model(_reflectance(2, bands, height, width))
-        assert sr.shape == (2, bands, height * scale, width * scale), f"{height} x {width} became {tuple(sr.shape)}"
+        expected = (2, len(model.spec.outputs), height * scale, width * scale)
+        assert sr.shape == expected, f"{height} x {width} became {tuple(sr.shape)}"
         assert sr.dtype == torch.float32, f"reflectance became {sr.dtype}"
         assert torch.isfinite(sr).all(), f"reflectance of {height} x {width} pixels is not finite"
 
@@ -128,9 +129,12 @@ def _assert_reach(model: Model) -> None:
 def _assert_start(model: Model) -> None:
     """With a skip around the network, training starts near bicubic interpolation."""
     if getattr(model.network, "global_skip", False):
-        lr = _reflectance(2, len(model.spec.bands), 16, 16)
-        bicubic = nn.functional.interpolate(lr, scale_factor=model.spec.scale, mode="bicubic", align_corners=False)
-        std = getattr(model.network, "std", torch.ones(1))
+        spec = model.spec
+        lr = _reflectance(2, len(spec.bands), 24, 24)
+        bicubic = nn.functional.interpolate(
+            model.observed(lr), scale_factor=spec.scale * spec.guide_scale, mode="bicubic", align_corners=False
+        )
+        std = getattr(model.network, "std", torch.ones(1, len(spec.bands), 1, 1))[:, len(spec.guide) :]
         difference = ((model.network(lr) - bicubic) / std).abs().mean()
         assert 0 < difference < 0.25, (
             f"fresh weights differ from bicubic by {float(difference):.2f} standard deviations"
@@ -158,7 +162,7 @@ def _assert_state_is_whole(model: Model, other: Model) -> None:
 
 def _assert_gradients(model: Model) -> None:
     bands, scale = len(model.spec.bands), model.spec.scale
-    lr, hr = _reflectance(2, bands, 24, 24), _reflectance(2, bands, 24 * scale, 24 * scale)
+    lr, hr = _reflectance(2, bands, 24, 24), _reflectance(2, len(model.spec.outputs), 24 * scale, 24 * scale)
     (model(lr) - hr).abs().mean().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, f"no gradient reaches {name}"

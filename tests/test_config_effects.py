@@ -74,6 +74,9 @@ PLATEAU = GAN | {
     "Training.max_steps": 14, "Schedulers.name": "plateau", "Schedulers.patience": 1, "Optimizers.optim_d_lr": 3e-4,
 }  # fmt: skip
 MULTISTEP = {"Training.max_steps": 14, "Schedulers.name": "multistep", "Schedulers.milestones": [4, 8]}
+GUIDED = {"Generator.model_type": "guided", "Data.guide": ["B02"], "Data.bands": ["B04", "B08"]}
+COMPANIONS = GUIDED | {"Data.train_scenes": ["d_10m.tif"], "Data.val_scenes": ["e_10m.tif"], "Data.bands": ["B05"]}
+COMPANIONS |= {"Data.companions": {"_10m.tif": "_20m.tif"}}
 HIGH = {"Degradation.type": "high_order", "Degradation.queue_size": 0}
 HIGH |= {"Data.train_scenes": ["b.tif"], "Data.patch_size": 24}
 
@@ -115,6 +118,8 @@ CASES = {
     "Data.val_patches": Case("validation", 2, SPLIT),
     "Data.bands": Case("batch", ["B04", "B08"]),
     "Data.stand_ins": Case("batch", {"B05": "B08"}, LACKING),
+    "Data.guide": Case("batch", ["B03"], GUIDED),
+    "Data.companions": Case("batch", {"_10m.tif": "_20m_other.tif"}, COMPANIONS),
     "Data.gsd": Case("header", 20.0),
     "Data.patch_size": Case("batch", 10),
     "Data.stride": Case("batch", 4),
@@ -128,6 +133,7 @@ CASES = {
     "Data.persistent_workers": Case("loader", False, WORKERS),
     "Data.start_method": Case("loader", "spawn", WORKERS),
     "Data.detail": Case("batch", 0.0),
+    "Data.balance": Case("batch", 1.0, {"Data.train_scenes": ["a.tif", "wide.tif"]}),
     "Data.gain": Case("batch", 2.0),
     "Data.band_gain": Case("batch", 2.0),
     "Data.noise": Case("batch", 0.01),
@@ -469,7 +475,10 @@ PROBES = {
 # Where they look
 
 
-def write_scene(path, size, *, seed, factor=1, plus=0, hole=False):
+RGBN = ("B02", "B03", "B04", "B08")
+
+
+def write_scene(path, size, *, seed, factor=1, plus=0, hole=False, bands=RGBN):
     """Reflectance with more detail on one side than on the other; ``factor`` HR pixels are averaged to one."""
     random = np.random.default_rng(seed)
     coarse = random.integers(500, 3000, (4, *(length // 8 for length in size))).repeat(8, axis=1).repeat(8, axis=2)
@@ -485,7 +494,7 @@ def write_scene(path, size, *, seed, factor=1, plus=0, hole=False):
     ) as file:  # fmt: skip
         file.write(array)
         file.scales = (1e-4,) * 4
-        file.descriptions = ("B02", "B03", "B04", "B08")
+        file.descriptions = bands
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -501,6 +510,11 @@ def land(tmp_path_factory):
         write_scene(Path("hr/place_hr.tif"), (192, 192), seed=6)
         write_scene(Path("lr/place_lr.tif"), (192, 192), seed=6, factor=2)
         write_scene(Path("lr_shifted/place_lr.tif"), (192, 192), seed=6, factor=2, plus=100)
+        for number, name in enumerate(("d", "e")):
+            write_scene(Path(f"scenes/{name}_10m.tif"), (64, 72), seed=7 + number)
+            for place, ending in enumerate(("20m", "20m_other")):
+                path = Path(f"scenes/{name}_{ending}.tif")
+                write_scene(path, (64, 72), seed=9 + place, factor=2, bands=("B05", "B06", "B07", "B8A"))
         Path("scratch").mkdir()
         generator = torch.Generator().manual_seed(1)
         filters = torch.randn(64, 3, 3, 3, generator=generator)

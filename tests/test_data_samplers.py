@@ -1,5 +1,6 @@
 import os
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,13 @@ def test_seeds_and_draws_differ():
 def test_patches_are_drawn_in_proportion_to_a_power_of_their_detail(detail, odds):
     counts = Counter(patch.column for patch in PatchSampler(table_of([0.1, 0.4]), length=4000, detail=detail))
     assert counts[1] / 4000 == pytest.approx(odds / (1 + odds), abs=0.03)
+
+
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 0.1), (0.5, 0.25), (1.0, 0.5)])
+def test_small_scenes_are_drawn_as_often_as_the_balance_wants(balance, share):
+    table = replace(table_of(np.ones(10)), scene=np.array([0] * 9 + [1]))
+    counts = Counter(patch.scene for patch in PatchSampler(table, length=4000, balance=balance))
+    assert counts[1] / 4000 == pytest.approx(share, abs=0.03)
 
 
 def test_without_any_detail_all_patches_are_alike():

@@ -38,7 +38,7 @@ def test_the_arguments_of_a_config_build_the_network(architecture):
     section = GeneratorSection(model_type=architecture, n_channels=8, n_blocks=2, scaling_factor=3)
     network = build_network(ModelSpec("m", architecture, 3, ("B02",), generator_arguments(section)))
     assert network(torch.rand(1, 1, 4, 4)).shape == (1, 1, 12, 12)
-    assert len(network.body) == (2 if architecture != "compact" else 2 * 3 + 1)
+    assert len(network.body) == (2 if architecture not in ("compact", "guided") else 2 * 3 + 1)
     assert next(network.parameters()).shape[0] == 8
 
 
@@ -59,7 +59,7 @@ def test_the_arguments_of_a_config_build_the_network(architecture):
         ("window_size", 3, {"swinir"}),
         ("upsampler", "pixelshuffledirect", {"swinir"}),
         ("use_icnr", False, {"srresnet", "res", "rcab", "rrdb", "lka", "stochastic", "swinir"}),
-        ("global_skip", False, set(GENERATORS) - {"compact"}),
+        ("global_skip", False, set(GENERATORS) - {"compact", "guided"}),
     ],
 )
 def test_a_key_changes_the_networks_that_it_is_said_to_change(key, value, of):

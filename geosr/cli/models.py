@@ -59,8 +59,8 @@ def list_models(
         table.add_row(
             spec.name,
             spec.variant,
-            " ".join(spec.bands),
-            f"x{spec.scale}",
+            " ".join(spec.outputs),
+            f"x{spec.scale * spec.guide_scale}",
             f"{spec.gsd:g} m" if spec.gsd else "any",
             f"{size / 1e6:.1f} MB",
             f"{gain:+.2f} dB" if gain is not None else "not measured",

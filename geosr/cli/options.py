@@ -21,7 +21,7 @@ Progress = Callable[[int, int, int], None]
 MODEL = "Name of a shipped model, .safetensors or .onnx file, folder of a run, or hf://owner/repo/file"
 """What a model may be named by."""
 
-INPUT = "Raster, single-band files or their folder, .SAFE product or its zip file, STAC item, or Zarr store."
+INPUT = "Raster, files of one scene or their folder, .SAFE product or its zip file, STAC item, or Zarr store."
 """What a scene may be."""
 
 READING, NETWORK, RUNNING, RESULT = "What the input is", "What the network does", "Who does it", "What comes out"

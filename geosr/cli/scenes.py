@@ -343,6 +343,8 @@ def _facts(scene: "Scene") -> dict[str, Any]:
     except GeosrError as error:
         radiometry = {"radiometry": str(error)}
     pixel = resolution_m(scene.geobox)
+    steps = zip(scene.bands, scene.steps, strict=True)
+    repeated = [f"{band} {step} x {step}" for band, step in steps if step > 1]
     return {
         "name": scene.name,
         "bands": list(scene.bands),
@@ -352,6 +354,7 @@ def _facts(scene: "Scene") -> dict[str, Any]:
         "bounds": list(scene.geobox.boundingbox),
         "dtype": scene.dtype,
         **radiometry,
+        **({"repeated": repeated} if repeated else {}),
         "masks": list(scene.masks),
         **({} if scene.mask is None else {"masked": f"about {100 * scene.mask.share(scene.geobox):.1f} %"}),
         "models": [weights.spec.name for weights in fitting_models(scene)],

@@ -21,6 +21,7 @@ def problems(config: Config) -> list[str]:
         *_of_the_run(config),
         *_of_the_losses(config),
         *_of_the_bands(config),
+        *_of_the_guide(config),
         *_of_the_networks(config),
         *_of_the_schedule(config),
     ]
@@ -98,6 +99,32 @@ def _of_the_bands(config: Config) -> list[str]:
             "Training.Losses.band_weights gives every band the weight 0; give one more, or set l1_weight, "
             "charbonnier_weight and mse_weight to 0 instead"
         )
+    return wrong
+
+
+def _of_the_guide(config: Config) -> list[str]:
+    data, generator = config.Data, config.Generator
+    if not data.guide:
+        return []
+    if generator.model_type != "guided" or generator.class_path is not None:
+        return [
+            f"Data.guide names {' '.join(data.guide)}, and {generator.class_path or generator.model_type!r} makes "
+            "nothing of a guide; set Generator.model_type to guided, and class_path to null"
+        ]
+    wrong = [
+        f"{key} is {value!r}, and a run with Data.guide takes its images from scenes: leave it {default!r}"
+        for key, value, default in (
+            ("Data.dataset_type", data.dataset_type, "scenes"),
+            ("Data.catalog", data.catalog, None),
+            ("Data.noise", data.noise, 0.0),
+            ("Data.cutblur", data.cutblur, 0.0),
+        )
+        if value != default
+    ]
+    if both := [band for band in data.guide if band in data.bands]:
+        wrong.append(f"Data.guide and Data.bands both name {' '.join(both)}; a band guides or is sharpened")
+    if generator.scaling_factor < 2:
+        wrong.append("Generator.scaling_factor is 1, and a guide is finer than the other bands: set it to 2 or more")
     return wrong
 
 

@@ -1,6 +1,6 @@
 """The words that settings choose from: the one list of each, which checks and builders share."""
 
-GENERATORS = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "plksr", "swinir", "stochastic")
+GENERATORS = ("compact", "srresnet", "res", "rcab", "rrdb", "lka", "esrgan", "guided", "plksr", "swinir", "stochastic")
 """Architectures that can be trained; keys of ``geosr.models.registry.ARCHITECTURES``."""
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect")
 """Ways from features to SR in swinir; keys of ``geosr.models.swinir.UPSAMPLERS``."""

@@ -39,6 +39,14 @@ class DataSection:
     stand_ins: dict[str, str] = field(default_factory=dict)
     """Bands that take the place of others in scenes that lack those, such as ``B02: B03``: a scene without blue still
     teaches what edges look like. Scenes of ``val_scenes`` must have them all."""
+    guide: list[str] = field(default_factory=list)
+    """Bands that show the way to ``bands``, which are sampled ``Generator.scaling_factor`` times coarser; of scenes
+    alone. The network learns with pixels as many times larger (Wald's protocol): from the degraded guide and the
+    degraded ``bands`` what the ``bands`` are."""
+    companions: dict[str, str] = field(default_factory=dict)
+    """Where the coarser bands of a scene are in a file of their own: the end of the scene's name -> that of the file's,
+    such as {_10m.tif: _20m.tif}. A scene whose name has none of these ends holds all bands; where these are on one
+    grid, ``bands`` are degraded to a coarser one first. Windows count on what the files of a scene share."""
     gsd: float | None = None
     """Ground sampling distance (m) of the images that the model will be applied to."""
     patch_size: int = 48
@@ -61,6 +69,9 @@ class DataSection:
     """How workers start: fork, spawn, forkserver; null is Python's own choice."""
     detail: float = 0.5
     """Patches are drawn in proportion to (local detail) ** detail; 0 draws them uniformly."""
+    balance: float = 0.0
+    """Scenes are drawn in proportion to (places for patches) ** (1 - balance); 0 draws places alike, so that a large
+    scene leaves little for small ones, 1 draws scenes alike."""
     gain: float = 1.4
     """Patches are multiplied by a random factor between 1/gain and gain, the same for all bands; 1 switches it off."""
     band_gain: float = 1.0
@@ -98,9 +109,10 @@ class GeneratorSection:
     init_args: dict[str, Any] = field(default_factory=dict)
     """Arguments of that class; the sizes below are not passed to it."""
     model_type: str = "compact"
-    """compact, srresnet, res, rcab, rrdb, lka, esrgan, plksr, swinir or stochastic; see ``geosr models
+    """compact, srresnet, res, rcab, rrdb, lka, esrgan, guided, plksr, swinir or stochastic; see ``geosr models
     --architectures``."""
     scaling_factor: int = 2
+    """SR pixels per LR pixel along each axis; of guided, guide pixels per pixel of the other bands."""
     n_channels: int = 64
     """Feature channels; of swinir 60 in the size published as light, 180 in the classic one."""
     n_blocks: int = 10

@@ -1,6 +1,7 @@
 """The Lightning data module: batches of LR and HR reflectance, augmented and degraded on the device."""
 
 from collections.abc import Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -16,10 +17,11 @@ from geosr.data import augment
 from geosr.data.batches import collate
 from geosr.data.datasets import GeoPairDataset, SceneDataset
 from geosr.data.patches import PatchTable, SceneFiles
+from geosr.data.reduced import See, reduced
 from geosr.data.samplers import PatchSampler, UpdateSampler
 from geosr.data.scenes import select_scenes, without_lr
 from geosr.data.splits import BlockSplit, hashed
-from geosr.degrade import PSF, PairPool, build_degradation, degrade, nominal_mtf
+from geosr.degrade import PSF, Degradation, PairPool, build_degradation, degrade, nominal_mtf
 from geosr.degrade.masks import coarse_valid, filled
 from geosr.errors import ConfigError
 from geosr.io.raster import Raster
@@ -57,15 +59,21 @@ class GeoSRDataModule(L.LightningDataModule):
         self.config = config
         data, self.scale = config.Data, config.Generator.scaling_factor
         self.size = data.patch_size * self.scale
+        self.bands = (*data.guide, *data.bands)
+        self.step = self.scale if data.guide else 1
+        """Pixels that are read along the side of one that is trained on."""
         self.selection = select_scenes(data)
         self.makes_lr = without_lr((*self.selection.train, *self.selection.val))
-        self.train = self._dataset(self.selection.train, self.size)
+        self.train = self._dataset(self.selection.train, self.size * self.step)
         table = self.train.table if self.selection.table is None else self._of_store(self.selection.table)
         self.table = table
         self.patches = table.select(table.split == TRAIN)
         self.val = self._validation(table)
         self.degradation = build_degradation(config.Degradation, scale=self.scale, bands=data.bands)
-        self.psf = PSF(self.scale, nominal_mtf(config.Degradation.sensor.mtf, data.bands))
+        self.guide_degradation = build_degradation(config.Degradation, scale=self.scale, bands=data.guide or data.bands)
+        mtf = config.Degradation.sensor.mtf
+        self.psf = PSF(self.scale, nominal_mtf(mtf, data.bands))
+        self.guide_psf = PSF(self.scale, nominal_mtf(mtf, data.guide or data.bands))
         self.pool = PairPool(config.Degradation.queue_size if config.Degradation.type != "sensor" else 0)
         self.schedule = Schedule.of(config, self.updates())
         self.batches_made = 0
@@ -87,7 +95,7 @@ class GeoSRDataModule(L.LightningDataModule):
             "stand_ins": data.stand_ins,
         }
         if self.makes_lr:
-            return SceneDataset(scenes, data.bands, **given)
+            return SceneDataset(scenes, self.bands, unit=self.step, **given)
         return GeoPairDataset(scenes, data.bands, scale=self.scale, **given)
 
     def _of_store(self, table: PatchTable) -> PatchTable:
@@ -111,9 +119,9 @@ class GeoSRDataModule(L.LightningDataModule):
         """Whole scenes where the configuration names them, else the patches that the split keeps for validation."""
         data = self.config.Data
         if self.selection.val and self.makes_lr:
-            return WholeScenes(self.selection.val, data.bands, self.scale)
+            return WholeScenes(self.selection.val, self.bands, self.scale, step=self.step)
         if self.selection.val:
-            apart = self._dataset(self.selection.val, self.size, split=False)
+            apart = self._dataset(self.selection.val, self.size * self.step, split=False)
             return Patches(apart, separate(apart.table, data.val_patches))
         kept = separate(table.select(table.split == VAL), data.val_patches)
         if not len(kept):
@@ -146,7 +154,7 @@ class GeoSRDataModule(L.LightningDataModule):
         several = min(NORMALISED_ON, len(self.patches))
         # Evenly over the table: what is drawn more often (detail) is not what the network will meet more often.
         chosen = np.unique(np.linspace(0, len(self.patches) - 1, several).astype(int))
-        total = squares = torch.zeros(len(self.config.Data.bands), dtype=torch.float64)
+        total = squares = torch.zeros(len(self.bands), dtype=torch.float64)
         count = 0
         for index in chosen:
             sample = self.train[self.patches[int(index)]]
@@ -166,6 +174,7 @@ class GeoSRDataModule(L.LightningDataModule):
         covered = f", {area:.1f} km²" if area else ""
         lines = [
             f"training data: {_several(len(self.selection.train), 'scene')}{covered}, {' '.join(data.bands)}, "
+            + (f"guided by {' '.join(data.guide)}, " if data.guide else "")
             + ("LR made by " + self.config.Degradation.type if self.makes_lr else "LR and HR pairs"),
             f"  {len(table):,} places for patches of {table.size} x {table.size} HR pixels, "
             f"{table.valid.mean():.1%} of their pixels valid",
@@ -188,10 +197,11 @@ class GeoSRDataModule(L.LightningDataModule):
             self.patches,
             length=sum(counts) * ranks,
             start=sum(counts[: self.batches_made]) * ranks,
-            size=self.size,
-            unit=1 if self.makes_lr else self.scale,
+            size=self.size * self.step,
+            unit=self.step if self.makes_lr else self.scale,
             seed=self.config.Training.seed,
             detail=data.detail,
+            balance=data.balance,
             rank=0 if trainer is None else trainer.global_rank,
             world_size=ranks,
         )
@@ -230,7 +240,13 @@ class GeoSRDataModule(L.LightningDataModule):
         """The batch with the LR images of the point-spread function alone, where it has none."""
         if "lr" in batch:
             return batch
-        lr = degrade(filled(batch["hr"], batch["valid"]), self.psf)
+        return self._complete(batch, partial(degrade, psf=self.psf), partial(degrade, psf=self.guide_psf))
+
+    def _complete(self, batch: Batch, see: See, see_guide: See) -> Batch:
+        """The batch with LR images: of ``hr``, or at reduced resolution where a guide is a part of it."""
+        if self.config.Data.guide:
+            return reduced(batch, guide=len(self.config.Data.guide), step=self.step, see=see, see_guide=see_guide)
+        lr = see(filled(batch["hr"], batch["valid"]))
         return {**batch, "lr": lr, "lr_valid": coarse_valid(batch["valid"], self.scale)}
 
     def augmented(self, batch: Batch, generator: Generator) -> Batch:
@@ -242,8 +258,8 @@ class GeoSRDataModule(L.LightningDataModule):
         if data.band_gain > 1:
             batch = augment.gain(batch, generator, limit=data.band_gain, per_band=True)
         if "lr" not in batch:
-            lr, _ = self.degradation(filled(batch["hr"], batch["valid"]), generator=generator)
-            batch = {**batch, "lr": lr, "lr_valid": coarse_valid(batch["valid"], self.scale)}
+            see, see_guide = (partial(_seen, by, generator) for by in (self.degradation, self.guide_degradation))
+            batch = self._complete(batch, see, see_guide)
         if data.noise:
             batch = augment.noise(batch, generator, deviation=data.noise)
         if data.cutblur:
@@ -259,6 +275,11 @@ class GeoSRDataModule(L.LightningDataModule):
         """Continue after that many batches, with those pairs."""
         self.batches_made = state["batches_made"]
         self.pool.load_state_dict(state["pool"])
+
+
+def _seen(degradation: Degradation, generator: Generator, image: Tensor) -> Tensor:
+    """The image, degraded."""
+    return degradation(image, generator=generator)[0]
 
 
 class Patches(Dataset[Batch]):
@@ -280,20 +301,26 @@ class Patches(Dataset[Batch]):
 class WholeScenes(Dataset[Batch]):
     """Scenes in one piece each, ``hr`` and ``valid``, cut to a multiple of the scale; invalid pixels are 0.
 
+    Args:
+        scenes: The scenes.
+        bands: The bands to read.
+        scale: HR pixels per LR pixel.
+        step: Pixels that are read along the side of an HR pixel.
+
     Raises:
         ConfigError: A scene is too small to validate on, or has no valid pixel.
     """
 
-    def __init__(self, scenes: Sequence[SceneFiles], bands: Sequence[str], scale: int) -> None:
-        self.scenes, self.bands, self.scale = tuple(scenes), tuple(bands), scale
-        self.pixels = 0
+    def __init__(self, scenes: Sequence[SceneFiles], bands: Sequence[str], scale: int, *, step: int = 1) -> None:
+        self.scenes, self.bands, self.multiple_of = tuple(scenes), tuple(bands), scale * step
+        self.pixels, smallest = 0, SMALLEST_SCENE * step
         for index, files in enumerate(self.scenes):
             valid = self[index]["valid"]
             height, width = valid.shape
-            if min(height, width) < SMALLEST_SCENE or not valid.any():
+            if min(height, width) < smallest or not valid.any():
                 raise ConfigError(
                     f"{files.name} has {height} x {width} pixels to validate on, {int(valid.sum())} of them valid; "
-                    f"it needs {SMALLEST_SCENE} x {SMALLEST_SCENE} with valid ones"
+                    f"it needs {smallest} x {smallest} with valid ones"
                 )
             self.pixels += int(valid.sum())
 
@@ -306,7 +333,7 @@ class WholeScenes(Dataset[Batch]):
     def __getitem__(self, index: int) -> Batch:
         files = self.scenes[index]
         with open_scene(files.hr) as scene:
-            return whole_scene(scene.read(files.window, self.bands), self.scale)
+            return whole_scene(scene.read(files.window, self.bands), self.multiple_of)
 
 
 def whole_scene(raster: Raster, scale: int) -> Batch:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import geopandas as gpd
 import numpy as np
@@ -57,11 +57,8 @@ class _Source:
     """The part that patches may come from."""
     exclude: tuple[Window, ...]
     images: dict[str, _Image]
-
-    @property
-    def unit(self) -> int:
-        """HR pixels that a patch moves by."""
-        return max(image.step for image in self.images.values())
+    unit: int
+    """HR pixels that a patch moves by."""
 
 
 class SceneDataset(GeoDataset):
@@ -84,6 +81,7 @@ class SceneDataset(GeoDataset):
         table: A table made before, with its split, whose scenes are counted like ``scenes``; its patches may be larger
             than ``size``.
         stand_ins: Which band takes the place of another, by name, in scenes that lack that one.
+        unit: HR pixels that patches move by, so that they hold whole pixels of coarser bands that are repeated.
 
     Raises:
         ConfigError: A scene is smaller than a patch, no patch has enough valid pixels, the scenes do not fit into
@@ -93,6 +91,7 @@ class SceneDataset(GeoDataset):
         RadiometryError: What the digital numbers of a scene mean is unknown.
     """
 
+    _arguments: ClassVar[tuple[str, ...]] = ("size", "stride", "split", "min_valid", "cache", "stand_ins", "unit")
     _index: gpd.GeoDataFrame | None = None
     _scale: int | None = None
 
@@ -108,6 +107,7 @@ class SceneDataset(GeoDataset):
         cache: Literal["none", "memory"] = "none",
         table: PatchTable | None = None,
         stand_ins: Mapping[str, str] | None = None,
+        unit: int = 1,
     ) -> None:
         names = [scene.name for scene in scenes]
         if not names or len(set(names)) < len(names):
@@ -120,14 +120,14 @@ class SceneDataset(GeoDataset):
         if cache not in ("none", "memory"):
             raise ConfigError(f"cache {cache!r} is not allowed; it is 'none' or 'memory'")
         self.scenes, self.bands, self.size = tuple(scenes), tuple(bands), size
-        self.split, self.min_valid, self.cache = split, min_valid, cache
+        self.split, self.min_valid, self.cache, self.unit = split, min_valid, cache, unit
         self.stand_ins = dict(stand_ins or {})
         self._given = table
         self._made: PatchTable | None = None
         self._kept: tuple[Any, PatchTable] | None = None
         self._open = OpenScenes()
         self._sources = [self._inspect(scene) for scene in self.scenes]
-        unit = max(source.unit for source in self._sources)
+        unit = max(unit, *(source.unit for source in self._sources))
         if size < 2 or size % unit:
             raise ConfigError(f"a patch of {size} HR pixels is not allowed; it must be a multiple of {unit}, above 1")
         self.stride = max((stride or size // 2) // unit, 1) * unit
@@ -164,7 +164,7 @@ class SceneDataset(GeoDataset):
             geobox = geobox[pair.hr]
         image = images["hr"]
         exclude = tuple(moved(window, -image.row, -image.column) for window in files.exclude)
-        unit = max(image.step for image in images.values())
+        unit = max(self.unit, *(image.step for image in images.values()))
         used = _inside(moved(files.window, -image.row, -image.column) if files.window else None, geobox, unit)
         height, width = (max(part.stop - part.start, 0) for part in used)
         if min(height, width) < self.size:
@@ -172,7 +172,7 @@ class SceneDataset(GeoDataset):
                 f"{files.name} has {height} x {width} HR pixels to use, less than a patch of {self.size} x {self.size}"
                 "; lower the patch size (Data.patch_size) or leave the scene out"
             )
-        return _Source(files.name, geobox, used, exclude, images)
+        return _Source(files.name, geobox, used, exclude, images, unit)
 
     # The index and TorchGeo's queries
 
@@ -308,8 +308,7 @@ class SceneDataset(GeoDataset):
 
     def _with(self, scenes: Sequence[SceneFiles], **arguments: Any) -> Self:
         """A dataset like this one of other scenes."""
-        kept = ("size", "stride", "split", "min_valid", "cache", "stand_ins")
-        arguments |= {name: getattr(self, name) for name in kept}
+        arguments |= {name: getattr(self, name) for name in self._arguments}
         return type(self)(scenes, self.bands, **arguments)
 
     @property
@@ -521,6 +520,8 @@ class GeoPairDataset(SceneDataset):
         cache: See there.
         table: See there.
     """
+
+    _arguments = ("size", "stride", "split", "min_valid", "cache", "stand_ins")
 
     def __init__(
         self,

@@ -26,6 +26,8 @@ class PatchSampler(Sampler[Patch]):
         unit: HR pixels that such a place is a multiple of: those along an LR pixel for pairs.
         seed: Seed of the draws.
         detail: A patch is drawn in proportion to its detail ** detail; 0: all alike.
+        balance: Patches of a scene share what it is drawn in proportion to, its (patches) ** (1 - balance); 0: patches
+            count, whatever their scene, 1: scenes count.
         rank: Number of this process.
         world_size: How many processes draw.
         start: Draws of all ranks together that were made before, when a run is resumed.
@@ -43,6 +45,7 @@ class PatchSampler(Sampler[Patch]):
         unit: int = 1,
         seed: int = 0,
         detail: float = 0.0,
+        balance: float = 0.0,
         rank: int = 0,
         world_size: int = 1,
         start: int = 0,
@@ -59,7 +62,8 @@ class PatchSampler(Sampler[Patch]):
         self.places, self.unit = (table.size - (size or table.size)) // unit + 1, unit
         self.rank, self.world_size, self.start = rank, world_size, start
         weights = table.detail.astype(np.float64) ** detail
-        cumulative = np.cumsum(weights if weights.any() else np.ones_like(weights))  # no detail at all: all alike
+        weights = weights if weights.any() else np.ones_like(weights)  # no detail at all: all alike
+        cumulative = np.cumsum(weights * np.bincount(table.scene)[table.scene] ** -float(balance))
         self._cumulative = cumulative / cumulative[-1]
 
     def __len__(self) -> int:

@@ -117,8 +117,8 @@ def _of_files(data: DataSection) -> Selection:
                 f"a window belongs to one scene, named by its path in {data.root}; {name!r} is no such path"
             )
     train, val = (
-        {path.relative_to(folder).as_posix(): path for path in expand_scenes(data.root, patterns)}
-        for patterns in (data.train_scenes, data.val_scenes)
+        {path.relative_to(folder).as_posix(): _files(path, data.companions) for path in expand_scenes(data.root, names)}
+        for names in (data.train_scenes, data.val_scenes)
     )
     excluded = {name: _window(data.exclude, name, train.get(name)) for name in data.exclude}
     windows = {name: _window(data.val_windows, name, val.get(name)) for name in data.val_windows}
@@ -126,18 +126,32 @@ def _of_files(data: DataSection) -> Selection:
         _require_apart(name, val[name], excluded.get(name), windows.get(name))
     return Selection(
         tuple(
-            SceneFiles(name, (str(path),), exclude=(excluded[name],) if name in excluded else ())
-            for name, path in train.items()
+            SceneFiles(name, files, exclude=(excluded[name],) if name in excluded else ())
+            for name, files in train.items()
         ),
-        tuple(SceneFiles(name, (str(path),), window=windows.get(name)) for name, path in val.items()),
+        tuple(SceneFiles(name, files, window=windows.get(name)) for name, files in val.items()),
     )
 
 
-def _window(windows: Mapping[str, Sequence[int]], name: str, path: Path | None) -> Window:
+def _files(path: Path, companions: Mapping[str, str]) -> tuple[str, ...]:
+    """The files of a scene: the one that is named, and the one with its coarser bands."""
+    files = [path]
+    for end, other in companions.items():
+        if path.name.endswith(end):
+            files.append(path.with_name(path.name.removesuffix(end) + other))
+            if not files[-1].is_file():
+                raise ConfigError(
+                    f"{path.name} ends in {end}, and its companion {files[-1].name} is not beside it; name it so, or "
+                    "change Data.companions"
+                )
+    return tuple(map(str, files))
+
+
+def _window(windows: Mapping[str, Sequence[int]], name: str, files: tuple[str, ...] | None) -> Window:
     """The pixels of a window [row, column, height, width], which must lie inside its scene."""
     row, column, height, width = windows[name]
-    if path is not None:
-        with open_scene(path) as scene:
+    if files is not None:
+        with open_scene(files) as scene:
             shape = scene.geobox.shape
         if row + height > shape[0] or column + width > shape[1]:
             raise ConfigError(
@@ -147,9 +161,9 @@ def _window(windows: Mapping[str, Sequence[int]], name: str, path: Path | None) 
     return slice(row, row + height), slice(column, column + width)
 
 
-def _require_apart(name: str, path: Path, excluded: Window | None, validated: Window | None) -> None:
+def _require_apart(name: str, files: tuple[str, ...], excluded: Window | None, validated: Window | None) -> None:
     """Raise unless no pixel that is validated on is trained on."""
-    with open_scene(path) as scene:
+    with open_scene(files) as scene:
         trained = np.ones(scene.geobox.shape, bool)
     if excluded is not None:
         trained[excluded] = False

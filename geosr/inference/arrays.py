@@ -113,7 +113,7 @@ class _Work:
         resolver = self.model.load()
         scale = resolver.spec.scale
         leading = chunks[0][0].shape[:-3]
-        bands = len(self.answer.bands(resolver.spec.bands))
+        bands = len(self.answer.bands(resolver.spec.outputs))
         height, width = size(part)
         out = np.empty((*leading, bands, height * scale, width * scale), self.encoding.dtype)
         for place in np.ndindex(*leading):
@@ -201,7 +201,7 @@ def superresolve_array(
     work = _Work(model, plan, encoding, answer, batch_size)
     if isinstance(array, np.ndarray):
         return work([[array]], (0, 0), plan.window)
-    return _lazy(array, work, scale=spec.scale, bands=len(answer.bands(spec.bands)))
+    return _lazy(array, work, scale=spec.scale, bands=len(answer.bands(spec.outputs)))
 
 
 def _lazy(array: da.Array, work: _Work, *, scale: int, bands: int) -> da.Array:

@@ -81,7 +81,7 @@ def calibrate(
 
     Raises:
         OutputError: The file exists, or cannot be written.
-        ModelError: The model says how sure it is by its samples, or its weights are in another kind of file.
+        ModelError: The model says how sure it is by its samples, has a guide, or is in another kind of file.
         GeosrError: A scene cannot be read, or lacks a band.
     """
     target = Path(out)
@@ -94,6 +94,8 @@ def calibrate(
     resolver = SuperResolver(load_model(model), device=device, precision="fp32")
     if isinstance(resolver.model.network, TakesNoise):
         raise ModelError(f"model {weights.spec.name!r} takes noise: geosr predict --confidence gives its spread")
+    if weights.spec.guide:
+        raise ModelError(f"model {weights.spec.name!r} has a guide, and errors of such models are not calibrated yet")
     tallies = {band: Tally() for band in weights.spec.bands}
     names = []
     for path in scenes:

@@ -11,7 +11,7 @@ from geosr.config.names import VARIANTS
 from geosr.errors import ModelError, UsageError, did_you_mean
 from geosr.inference.superresolver import SuperResolver
 from geosr.io.scene import resolution_m
-from geosr.models import WeightsFile, find_weights, shipped_models
+from geosr.models import ModelSpec, WeightsFile, find_weights, shipped_models
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +92,24 @@ def bands_of(model: str | PathLike[str] | SuperResolver | None) -> tuple[str, ..
     Raises:
         ModelError: There is no such model.
     """
+    spec = _spec_of(model)
+    return None if spec is None else spec.bands
+
+
+def guide_of(model: str | PathLike[str] | SuperResolver | None) -> tuple[str, ...]:
+    """Those of them that guide the others, and are finer; none where no model is named.
+
+    Raises:
+        ModelError: There is no such model.
+    """
+    spec = _spec_of(model)
+    return () if spec is None else spec.guide
+
+
+def _spec_of(model: str | PathLike[str] | SuperResolver | None) -> ModelSpec | None:
     if model is None:
         return None
-    return (model if isinstance(model, SuperResolver) else find_weights(fspath(model))).spec.bands
+    return (model if isinstance(model, SuperResolver) else find_weights(fspath(model))).spec
 
 
 def choose_model(scene: Image, wanted: str | PathLike[str] | None = None, *, variant: str | None = None) -> WeightsFile:

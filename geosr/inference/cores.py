@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from geosr.grid import Tile, TilePlan, Window, grow, relative, scaled, size
 from geosr.inference.blend import Blender, OverlapPlan
+from geosr.inference.coarse import require_blocks
 from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.fill import fill_distance, fill_invalid
 from geosr.inference.superresolver import SuperResolver
 from geosr.io.raster import Raster
+from geosr.models import ModelSpec
 
 AHEAD = 1
 """Batches that are read while the network works."""
@@ -87,15 +89,15 @@ def superresolve_cores(
     """
     blender = None
     if isinstance(plan, OverlapPlan):
-        bands = len(answer.bands(resolver.spec.bands))
+        bands = len(answer.bands(resolver.spec.outputs))
         blender = Blender(
             plan, scale=resolver.spec.scale, bands=bands, folder=folder or Path(tempfile.gettempdir()), wanted=wanted
         )
         wanted = sorted(blender.needed)
-    bands_read = resolver.spec.bands
+    spec = resolver.spec
 
     def load(tiles: list[Tile]) -> list[_Loaded]:
-        return [_load(pixels, tile, plan, bands_read) for tile in tiles]
+        return [_load(pixels, tile, plan, spec) for tile in tiles]
 
     batches = _batches((plan.tile(index) for index in wanted), batch_size)
     with closing(blender) if blender else nullcontext():
@@ -136,14 +138,15 @@ def _in_turn(
             yield loaded
 
 
-def _load(pixels: Pixels, tile: Tile, plan: TilePlan, bands: Sequence[str]) -> _Loaded:
+def _load(pixels: Pixels, tile: Tile, plan: TilePlan, spec: ModelSpec) -> _Loaded:
     """A tile's pixels; where some are invalid, filled from farther around than the network looks."""
-    raster = pixels.read(tile.read, bands)
+    raster = pixels.read(tile.read, spec.bands)
     lr, valid = raster.array, raster.valid
+    require_blocks(lr, valid, spec)
     if not valid.all() and valid.any():
         distance = fill_distance(plan.halo)
         wide = grow(tile.read, distance, plan.shape)
-        around = pixels.read(wide, bands)
+        around = pixels.read(wide, spec.bands)
         rows, columns = relative(tile.read, wide)
         lr = fill_invalid(around.array, around.valid, distance=distance)[:, rows, columns]
     return _Loaded(tile, np.ascontiguousarray(lr), valid)

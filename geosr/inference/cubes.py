@@ -79,14 +79,15 @@ def superresolve_cube(
     if spec.tiling == "approximate":
         log.info("model %s looks farther than a tile: tiles are approximate, and blended where they overlap", spec.name)
     answer = resolver.answer(samples=ensemble, seed=seed, tta=tta, confidence=confidence)
+    made = chosen.select(spec.outputs)
     further = len(answer.suffixes) > 1
     if further:
-        chosen.require_stackable()
+        made.require_stackable()
     bands = _Words({}, units.values, units.stored)
     if not units.assumed and units.state != "decoded":
-        bands = replace(bands, words=_missing(units.values, chosen.first))
+        bands = replace(bands, words=_missing(units.values, made.first))
     runs = [bands, _spread(bands, units.state)] if further else [bands]
-    if further and chosen.stacked and units.state != "decoded":
+    if further and made.stacked and units.state != "decoded":
         # One array has one scale and one offset, and a spread or an error has others: both are reflectance then.
         runs = [_Words(None, Radiometry(1.0, nodata=float("nan"), dtype="float32"), None)] * 2
     encoding = Encoding(
@@ -96,7 +97,7 @@ def superresolve_cube(
         chosen.name if units.assumed else None,
     )
     sr = superresolve_array(chosen.pixels(), key, encoding, answer=answer, batch_size=batch_size or 1)
-    rebuilt = chosen.rebuilt(
+    rebuilt = made.rebuilt(
         sr,
         finer(geobox, spec.scale),
         suffixes=answer.suffixes,

@@ -12,6 +12,7 @@ from geosr.errors import UsageError
 from geosr.grid import TilePlan, Window, aligned_core, finer, window_of_bounds
 from geosr.inference.area import read_area
 from geosr.inference.blend import OverlapPlan
+from geosr.inference.coarse import require_sampling
 from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.resident import ModelKey
 from geosr.inference.superresolver import SuperResolver
@@ -51,6 +52,7 @@ class Job:
         """
         resolver = model.load()
         spec = resolver.spec
+        require_sampling(scene, spec)
         radiometry = scene.band_radiometry(spec.bands)
         height, width = scene.geobox.shape
         area = None if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
@@ -60,8 +62,8 @@ class Job:
         tags = provenance(resolver, answer) | {"GEOSR_SOURCE": scene.name}
         if _approximate(tiles):
             tags["GEOSR_TILING"] = f"approximate: tiles of {core} x {core} input pixels, blended over {tiles.overlap}"
-        encoding, bands = output_radiometry(radiometry, dtype), answer.bands(spec.bands)
-        further = dict.fromkeys(bands[len(spec.bands) :], spread_radiometry(encoding))
+        encoding, bands = output_radiometry(radiometry, dtype), answer.bands(spec.outputs)
+        further = dict.fromkeys(bands[len(spec.outputs) :], spread_radiometry(encoding))
         profile = Profile(finer(scene.geobox[tiles.window], spec.scale), bands, encoding, tags, further)
         return cls(tiles, profile, model, spec.scale, radiometry, answer)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from geosr.errors import ModelError, UsageError, did_you_mean
 from geosr.grid import finer, upsample_mask
 from geosr.inference.blend import ramp
+from geosr.inference.coarse import require_blocks
 from geosr.inference.ensemble import Answer, mean_and_spread
 from geosr.inference.fill import fill_distance, fill_invalid
 from geosr.io.raster import Raster
@@ -246,11 +247,12 @@ class SuperResolver:
                 f"model {self.spec.name!r} needs {' '.join(self.spec.bands)}; the raster has {' '.join(raster.bands)}"
             )
         lr = raster.array[[raster.bands.index(band) for band in self.spec.bands]]
+        require_blocks(lr, raster.valid, self.spec)
         filled = fill_invalid(lr, raster.valid, distance=fill_distance(self.context(answer)))
         sr = self.ensemble(torch.from_numpy(filled)[None], answer, origins=torch.tensor([origin]))[0].numpy()
         valid = upsample_mask(raster.valid, self.spec.scale)
         sr[:, ~valid] = np.nan
-        bands = answer.bands(self.spec.bands)
+        bands = answer.bands(self.spec.outputs)
         return Raster(sr, valid, finer(raster.geobox, self.spec.scale), bands, raster.radiometry)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from geosr import __version__
 from geosr.errors import OutputError, UsageError
 from geosr.grid import size
-from geosr.inference.choose import bands_of, choose_model, refuse_variant
+from geosr.inference.choose import bands_of, choose_model, guide_of, refuse_variant
 from geosr.inference.executors import Executor, InProcess, share
 from geosr.inference.job import Job
 from geosr.inference.journal import Journal, stored_call
@@ -185,6 +185,7 @@ def predict(
                 sources,
                 item=item,
                 wanted=bands_of(model),
+                guide=guide_of(model),
                 bands=bands,
                 scale=scale,
                 offset=offset,
@@ -368,7 +369,7 @@ def _preview(scene: Scene, work: Work, out: Path) -> Path:
     profile = work.job.profile
     with open_scene(work.output.paths, bands=profile.bands) as sr:
         return write_preview(
-            scene, sr, out, bands=work.job.resolver.spec.bands, window=work.job.window, radiometry=profile.radiometry
+            scene, sr, out, bands=work.job.resolver.spec.outputs, window=work.job.window, radiometry=profile.radiometry
         )
 
 

@@ -25,6 +25,7 @@ def open_input(
     *,
     item: str | None = None,
     wanted: Sequence[str] | None = None,
+    guide: Sequence[str] = (),
     bands: Sequence[str] | None = None,
     scale: float | None = None,
     offset: float | None = None,
@@ -45,6 +46,7 @@ def open_input(
         sources: What is named; several are the single-band files of one scene.
         item: ``collection/id`` of an item, where the source is the landing page of a STAC API.
         wanted: Bands to open, such as those of a model, where the source offers a choice and `bands` is None.
+        guide: Those of them that are to be finer than the others: a product or a folder is opened at two resolutions.
         bands: The same for a source that offers a choice; for files, the names of their bands in file order.
         scale: Reflectance per DN, as for :func:`~geosr.io.scene.open_scene`; likewise the next four.
         offset: Reflectance at DN 0; for a STAC item whose metadata is in doubt, it decides.
@@ -66,9 +68,9 @@ def open_input(
     if item is not None or (len(paths) == 1 and _is_item(paths[0])):
         scene = _item_scene(paths, item, claims, select, resolution)
     elif len(paths) == 1 and (products := products_at(paths[0])):
-        scene = _granule_scene(_only(products, paths[0]), claims, select, resolution)
+        scene = _granule_scene(_only(products, paths[0]), claims, select, resolution, guide=guide)
     elif len(paths) == 1 and _is_folder(paths[0]):
-        scene = _granule_scene(folder_granule(paths[0]), claims, select, resolution, ask=True)
+        scene = _granule_scene(folder_granule(paths[0]), claims, select, resolution, guide=guide, ask=True)
     else:
         if len(paths) == 1 and paths[0].lower().endswith(".zip") and os.path.isfile(paths[0]):
             raise InputError(no_product(paths[0]))
@@ -134,10 +136,21 @@ def _only(products: Sequence[Product], path: str) -> Granule:
 
 
 def _granule_scene(
-    granule: Granule, claims: Claims, bands: Sequence[str] | None, resolution: int | None, *, ask: bool = False
+    granule: Granule,
+    claims: Claims,
+    bands: Sequence[str] | None,
+    resolution: int | None,
+    *,
+    guide: Sequence[str] = (),
+    ask: bool = False,
 ) -> Scene:
-    """The scene of a granule, or of a folder of single-band files."""
-    files = granule.select(bands, resolution, ask=ask)
+    """The scene of a granule, or of a folder of single-band files; a guide's resolution is the one that is given."""
+    finer = [band for band in bands or () if band in guide]
+    if finer:
+        coarser = [band for band in bands or () if band not in guide]
+        files = (*granule.select(finer, resolution), *granule.select(coarser, None))
+    else:
+        files = granule.select(bands, resolution, ask=ask)
     names = [next(band for (band, _), path in granule.images.items() if path == file) for file in files]
     return open_files(files, claims, masks=granule.masks(names))
 

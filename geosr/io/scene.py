@@ -24,6 +24,7 @@ from geosr.errors import BandError, GridError, InputError, RadiometryError, did_
 from geosr.grid import Window, size
 from geosr.io.claims import Claims, shared_encoding
 from geosr.io.gdal import GdalFile
+from geosr.io.grids import Place, common_grid
 from geosr.io.layers import Layer, band_names, basename, layers_of
 from geosr.io.raster import Raster
 from geosr.io.source import Said, Source
@@ -88,6 +89,7 @@ class Scene:
         self.masks, self.mask, self.acquired = dict(masks or {}), None, acquired
         self._claims = claims
         self._handles: dict[tuple[int, int, str], Source] = {}
+        self._places: dict[str, Place] = {}
         try:
             self._inspect(bands)
         except BaseException:
@@ -96,15 +98,17 @@ class Scene:
 
     def _inspect(self, bands: Sequence[str] | None) -> None:
         """Collect every fact without reading a pixel."""
-        first = self._source(self.paths[0])
+        opened = [self._source(path) for path in self.paths]
+        first = opened[0]
+        self._places = dict(zip(self.paths, common_grid(opened), strict=True))
         more = f" and {len(self.paths) - 1} more" if len(self.paths) > 1 else ""
         self.name = first.name + more
-        self.geobox = first.geobox
+        self.geobox = self._places[self.paths[0]].geobox
+        self._handles = {key: self._places[key[2]].put(source) for key, source in self._handles.items()}
         self._layers: list[Layer] = []
         dtypes: dict[str, str] = {}
         for path in self.paths:
             source = self._source(path)
-            _require_same_grid(first, source)
             for band in source.bands:
                 dtypes.setdefault(band.dtype, source.name)
             self._layers += layers_of(path, source, claims=self._claims)
@@ -181,8 +185,14 @@ class Scene:
         """This thread's own handle: GDAL's must not be shared between threads, nor survive a fork."""
         key = (os.getpid(), threading.get_ident(), path)
         if key not in self._handles:
-            self._handles[key] = _open(path)
+            source = _open(path)
+            self._handles[key] = self._places[path].put(source) if self._places else source
         return self._handles[key]
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Pixels of the grid along the side of a pixel that each band was sampled with: above 1 they are repeated."""
+        return tuple(self._places[layer.path].step for layer in self._layers)
 
     @cached_property
     def radiometry(self) -> Radiometry:
@@ -399,8 +409,9 @@ def open_scene(
     Where all are silent, only :attr:`Scene.radiometry` and :meth:`Scene.read` fail.
 
     Args:
-        sources: One raster, or several on one grid: paths, whatever GDAL opens (``/vsizip/...``, ``s3://...``), and
-            raster groups of Zarr stores (``store.zarr``, ``store.zarr/group/sub``).
+        sources: One raster, or several whose grids fit: where pixels of some are a whole number of times as large, the
+            scene is what all cover on the finest grid, and they are repeated (`Scene.steps`). Paths, whatever GDAL
+            opens (``/vsizip/...``, ``s3://...``), and raster groups of Zarr stores (``store.zarr/group/sub``).
         bands: Band names in file order.
         scale: Reflectance per DN.
         offset: Reflectance at DN 0.
@@ -410,7 +421,7 @@ def open_scene(
 
     Raises:
         InputError: A file does not exist or is no raster.
-        GridError: The files do not share one grid.
+        GridError: The grids of the files do not fit.
         BandError: The number of names does not fit, or a band occurs twice.
         RadiometryError: An argument contradicts the file.
         UsageError: A `baseline` came without its `sensor`.
@@ -512,19 +523,6 @@ def _part(geobox: GeoBox, window: Window) -> GeoBox:
     a, b, c, d, e, f = geobox.affine[:6]
     corner = (c + a * columns.start + b * rows.start, f + d * columns.start + e * rows.start)
     return GeoBox(size(window), Affine(a, b, corner[0], d, e, corner[1]), geobox.crs)
-
-
-def _require_same_grid(first: Source, other: Source) -> None:
-    expected, actual = first.geobox, other.geobox
-    for fact, ours, theirs in (
-        ("CRS", expected.crs, actual.crs),
-        ("shape", tuple(expected.shape), tuple(actual.shape)),
-        ("transform", tuple(expected.affine)[:6], tuple(actual.affine)[:6]),
-    ):
-        if ours != theirs:
-            raise GridError(
-                f"{first.name} has {fact} {ours} and {other.name} has {theirs}; files of one scene share one grid"
-            )
 
 
 def _tell(said: Iterable[Said | None]) -> str:

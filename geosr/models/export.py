@@ -68,6 +68,11 @@ def export_model(model: Model, path: str | Path | None = None, *, kind: str, ove
     """
     if isinstance(model.network, OnnxNetwork):
         raise ModelError(f"{model.network.path} is a graph already; export the .safetensors file that it came from")
+    if model.spec.guide:
+        raise ModelError(
+            f"model {model.spec.name!r} is not exported: it works on whole pixels of the bands that are guided, and a "
+            "graph takes images of any size; geosr predict runs it from its .safetensors file"
+        )
     way = KINDS[kind]
     target = Path(path) if path is not None else Path(model.spec.name + way.suffix)
     if target.exists() and not overwrite:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from geosr.degrade.psf import PSF
 from geosr.grid import next_multiple
 from geosr.models.consistency import Consistency
+from geosr.models.guided import block_means, whole_blocks
 from geosr.models.registry import build_network
 from geosr.models.spec import ModelSpec
 
@@ -36,15 +37,18 @@ class Model(nn.Module):
             `LARGEST_HALO` pixels, the model is tiled approximately. ``multiple_of`` becomes the network's, if it says
             one, and the halo whole blocks of it.
         network: The generator; None builds the one that ``spec`` describes. Any module from (batch, band, y, x) to
-            (batch, band, y * scale, x * scale) will do.
+            (batch, band, y * scale, x * scale) will do. Of a model with a guide it is given whole pixels of the other
+            bands, and returns these bands alone.
     """
 
     def __init__(self, spec: ModelSpec, network: nn.Module | None = None) -> None:
         super().__init__()
         self.network = build_network(spec) if network is None else network
-        psf = None if spec.consistency_mtf is None else PSF(spec.scale, spec.consistency_mtf)
+        factor = spec.scale * spec.guide_scale
+        psf = None if spec.consistency_mtf is None else PSF(factor, spec.consistency_mtf)
         self.consistency = None if psf is None else Consistency(psf)
         spec = replace(spec, multiple_of=getattr(self.network, "multiple_of", spec.multiple_of))
+        self.spec = spec  # for the measurement of the halo
         spec = spec if spec.halo is not None else self._tiled(spec)
         assert spec.halo is not None
         self.spec = replace(spec, halo=next_multiple(spec.halo, spec.multiple_of))
@@ -56,8 +60,24 @@ class Model(nn.Module):
             lr: LR reflectance.
             noise: What a network that `TakesNoise` takes besides.
         """
+        if self.spec.guide:
+            return self._guided(lr)
         sr = self.network(lr) if noise is None else self.network(lr, noise)
         return sr if self.consistency is None else self.consistency(sr, lr)
+
+    def _guided(self, lr: Tensor) -> Tensor:
+        """SR reflectance of the bands that are guided; a last pixel of theirs that is cut off is completed first."""
+        height, width = (side * self.spec.scale for side in lr.shape[-2:])
+        whole = whole_blocks(lr, self.spec.guide_scale)
+        sr = self.network(whole)
+        sr = sr if self.consistency is None else self.consistency(sr, self.observed(whole))
+        return sr[..., :height, :width]
+
+    def observed(self, lr: Tensor) -> Tensor:
+        """What was measured of the bands that come out, each pixel once: ``lr``, but for a model with a guide."""
+        if not self.spec.guide:
+            return lr
+        return block_means(lr[:, len(self.spec.guide) :], self.spec.guide_scale)
 
     def _tiled(self, spec: ModelSpec) -> ModelSpec:
         """``spec`` with a halo: what an output pixel depends on, or where that is too far a margin for a blend."""
@@ -71,13 +91,14 @@ class Model(nn.Module):
         """LR pixels to each side that an output pixel depends on; None is the whole image, or too many to measure."""
         if not isinstance(self.network, _Declares):
             return measure_halo(self, spec)
-        layer = 0 if self.consistency is None else self.consistency.reach
+        layer = 0 if self.consistency is None else self.consistency.reach * spec.guide_scale
         return None if self.network.reach is None else self.network.reach + layer
 
     def describe(self) -> str:
         """One line: name, scale, bands and number of parameters."""
-        parameters = sum(p.numel() for p in self.parameters())
-        return f"{self.spec.name} (x{self.spec.scale}, {' '.join(self.spec.bands)}, {parameters:,} parameters)"
+        parameters, spec = sum(p.numel() for p in self.parameters()), self.spec
+        bands = " ".join(spec.outputs) + (f" guided by {' '.join(spec.guide)}" if spec.guide else "")
+        return f"{spec.name} (x{spec.scale * spec.guide_scale}, {bands}, {parameters:,} parameters)"
 
 
 def measure_halo(model: nn.Module, spec: ModelSpec, *, largest: int = LARGEST_HALO + 1) -> int | None:

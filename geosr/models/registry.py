@@ -10,6 +10,7 @@ from geosr.errors import ModelError, did_you_mean
 from geosr.models.compact import Compact
 from geosr.models.custom import build_custom
 from geosr.models.esrgan import ESRGAN
+from geosr.models.guided import Guided
 from geosr.models.interpolation import Interpolation
 from geosr.models.plksr import PLKSR
 from geosr.models.residual import BLOCKS, Residual
@@ -25,6 +26,7 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "compact": Compact,
     **{block: partial(Residual, block=block) for block in BLOCKS},
     "esrgan": ESRGAN,
+    "guided": Guided,
     "plksr": PLKSR,
     "stochastic": Stochastic,
     "swinir": SwinIR,
@@ -53,6 +55,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "rrdb": {**_RESIDUAL, **_SCALED, **_GROWTH},
     "lka": {**_RESIDUAL, **_SCALED},
     "esrgan": {**_SIZE, **_SKIP, **_SCALED, **_GROWTH},
+    "guided": _SIZE,
     "plksr": {**_SIZE, **_SKIP, "kernel": "large_kernel_size"},
     "stochastic": {**_RESIDUAL, **_SCALED, **_NOISE},
     "swinir": {
@@ -86,14 +89,20 @@ def build_network(spec: ModelSpec) -> nn.Module:
     """The network that ``spec`` describes, with fresh weights.
 
     Raises:
-        ModelError: The architecture is unknown, or does not take the arguments.
+        ModelError: The architecture is unknown, does not take the arguments, or makes nothing of a guide.
     """
+    if spec.guide and spec.architecture != "guided":
+        raise ModelError(
+            f"architecture {spec.architecture!r} makes nothing of bands that guide others "
+            f"({' '.join(spec.guide)}); 'guided' does"
+        )
     if "." in spec.architecture:
         return build_custom(spec.architecture, bands=len(spec.bands), scale=spec.scale, arguments=spec.arguments)
     if spec.architecture not in ARCHITECTURES:
         raise _unknown(spec.architecture, ARCHITECTURES)
+    guide = {"guide": len(spec.guide), "guide_scale": spec.guide_scale} if spec.guide else {}
     try:
-        return ARCHITECTURES[spec.architecture](bands=len(spec.bands), scale=spec.scale, **spec.arguments)
+        return ARCHITECTURES[spec.architecture](bands=len(spec.bands), scale=spec.scale, **guide, **spec.arguments)
     except TypeError as error:
         raise ModelError(f"architecture {spec.architecture!r} does not take {spec.arguments}: {error}") from error
 

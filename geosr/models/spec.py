@@ -23,11 +23,17 @@ class ModelSpec:
     scale: int
     """SR pixels per LR pixel, along each axis."""
     bands: tuple[str, ...]
-    """Names of the bands in and out, in order."""
+    """Names of the bands in and, but for those of `guide`, out; in order."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the architecture, without ``bands`` and ``scale``: its width, depth, normalisation."""
     gsd: float | None = None
     """Ground sampling distance (m) of the input that the model is meant for."""
+    guide: tuple[str, ...] = ()
+    """The first of `bands`, where they only show the way to the others: they are finer, and do not come out."""
+    guide_scale: int = 1
+    """LR pixels along the side of a pixel of the other bands, which come repeated on the grid of the guide.
+
+    The LR pixel is the guide's: with 10 m bands that guide 20 m bands, this is 2 and `scale` 1."""
     consistency_mtf: float | None = 0.3
     """MTF at Nyquist of the point-spread function in the consistency layer; None leaves the layer out."""
     halo: int | None = None
@@ -50,9 +56,20 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", tuple(self.bands))
+        object.__setattr__(self, "guide", tuple(self.guide))
         if self.scale < 1 or not self.bands:
             raise ModelError(
                 f"model {self.name!r} has scale {self.scale} and bands {self.bands}; it needs a scale >= 1 and a band"
+            )
+        if self.guide != self.bands[: len(self.guide)] or len(self.guide) == len(self.bands):
+            raise ModelError(
+                f"model {self.name!r} has guide {' '.join(self.guide)} and bands {' '.join(self.bands)}; the guide is "
+                "the first of the bands, and others follow"
+            )
+        if bool(self.guide) != (self.guide_scale > 1):
+            raise ModelError(
+                f"model {self.name!r} has guide_scale {self.guide_scale} and {len(self.guide)} bands that guide; "
+                "a guide is at least 2 times finer, and without one guide_scale is 1"
             )
         if self.tiling not in ("exact", "approximate"):
             raise ModelError(
@@ -61,9 +78,14 @@ class ModelSpec:
         if self.variant not in VARIANTS:
             raise ModelError(f"model {self.name!r} is of variant {self.variant!r}; allowed are {' '.join(VARIANTS)}")
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the bands that come out, in order."""
+        return self.bands[len(self.guide) :]
+
     def to_dict(self) -> dict[str, Any]:
         """The specification as JSON-ready values."""
-        return asdict(self) | {"bands": list(self.bands)}
+        return asdict(self) | {"bands": list(self.bands), "guide": list(self.guide)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelSpec":

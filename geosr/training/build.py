@@ -58,12 +58,14 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
 
 def build_model(config: Config, data: GeoSRDataModule, start: Model | None = None) -> Model:
     """The model to train: its own normalisation and fresh weights, or those of ``start``."""
-    generator = config.Generator
+    generator, guide = config.Generator, tuple(config.Data.guide)
     spec = ModelSpec(
         name=config.Model.name,
         architecture=generator.class_path or generator.model_type,
-        scale=generator.scaling_factor,
-        bands=tuple(config.Data.bands),
+        scale=1 if guide else generator.scaling_factor,
+        bands=(*guide, *config.Data.bands),
+        guide=guide,
+        guide_scale=generator.scaling_factor if guide else 1,
         gsd=config.Data.gsd,
         consistency_mtf=data.psf.mtf if generator.consistency else None,
         variant=config.Model.variant,  # type: ignore[arg-type]  # checked with the configuration
@@ -72,7 +74,7 @@ def build_model(config: Config, data: GeoSRDataModule, start: Model | None = Non
     if start is None:
         mean, std = data.normalisation()
         return Model(replace(spec, arguments=generator_arguments(generator) | {"mean": mean, "std": std}))
-    for fact in ("architecture", "scale", "bands"):
+    for fact in ("architecture", "scale", "bands", "guide", "guide_scale"):
         theirs, ours = getattr(start.spec, fact), getattr(spec, fact)
         if theirs != ours:
             raise ConfigError(f"Model.load_checkpoint has {fact} {theirs!r}, the configuration says {ours!r}")

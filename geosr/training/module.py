@@ -74,9 +74,12 @@ class SuperResolution(L.LightningModule):
         self.content = ContentLoss(training.Losses, config.Data.bands, self.psf)
         self.adversary = None
         if networks.discriminator is not None:
-            normalisation = {name: self.model.spec.arguments[name] for name in ("mean", "std")}
-            shown = {"conditional": config.Discriminator.conditional, "detail": config.Discriminator.detail}
-            self.adversary = Adversary(networks.discriminator, training, **normalisation, **shown)
+            guide = len(self.model.spec.guide)
+            normalisation = {name: self.model.spec.arguments[name][guide:] for name in ("mean", "std")}
+            critic = config.Discriminator
+            self.adversary = Adversary(
+                networks.discriminator, training, **normalisation, conditional=critic.conditional, detail=critic.detail
+            )
         for network in self._networks():
             if training.channels_last:
                 network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -134,6 +137,10 @@ class SuperResolution(L.LightningModule):
         """SR reflectance (batch, band, y * scale, x * scale) by the best weights."""
         return (self.judged or self.best)(lr)
 
+    def compared(self, batch: Batch) -> Batch:
+        """The batch as losses and figures take it: of LR the bands that come out, without repeated pixels."""
+        return {**batch, "lr": self.model.observed(batch["lr"])}
+
     # One update
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
@@ -174,6 +181,7 @@ class SuperResolution(L.LightningModule):
         for part in parts:
             with self._autocast():
                 sr = self.model(part["lr"])
+                part = self.compared(part)
                 content, terms = self.content(sr, part["hr"], part["valid"], part["lr"], only=only)
                 fooled = None
                 if self.adversary is not None and not pretraining:
@@ -204,6 +212,7 @@ class SuperResolution(L.LightningModule):
         waits = limit is not None and self.accuracy > limit
         several = []
         for part, (sr, scores) in zip(parts, made, strict=True):
+            part = self.compared(part)
             with self._autocast(), torch.set_grad_enabled(not waits):
                 total, values = adversary.loss(sr, part, fake=scores)
                 if not waits:
@@ -256,8 +265,9 @@ class SuperResolution(L.LightningModule):
         return self(batch["lr"])
 
     def _evaluate(self, batch: Batch, group: str) -> Batch:
-        sr, interpolated = self(batch["lr"]), bicubic(batch["lr"], self.psf.scale)
-        batch = {**batch, "sr": sr, "bicubic": interpolated}
+        sr = self(batch["lr"])
+        batch = self.compared(batch)
+        batch = {**batch, "sr": sr, "bicubic": bicubic(batch["lr"], self.psf.scale)}
         for one in range(len(sr)):
             image = {name: value[one : one + 1] for name, value in batch.items()}
             if inside(image["valid"]).any():
@@ -283,6 +293,7 @@ class SuperResolution(L.LightningModule):
     def _log(self, values: dict[str, Tensor], part: Batch, sr: Tensor) -> None:
         """Log an update and what only matters when someone looks."""
         self.log_dict(values)
+        part = self.compared(part)
         hr, valid = part["hr"], part["valid"]
         known = [name.removeprefix("train_metrics/") for name in values]
         with self._autocast():
