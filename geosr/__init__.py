@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from geosr.demo import demo_scene
     from geosr.errors import GeosrError
+    from geosr.evaluation import evaluate
     from geosr.inference import Prediction, SuperResolver, assemble, load_model, predict
     from geosr.io.raster import Raster
     from geosr.io.scene import Scene, open_scene
@@ -32,6 +33,7 @@ _HOME = {
     "SuperResolver": "geosr.inference",
     "assemble": "geosr.inference",
     "demo_scene": "geosr.demo",
+    "evaluate": "geosr.evaluation",
     "load_model": "geosr.inference",
     "open": "geosr.xr",
     "open_scene": "geosr.io.scene",
@@ -50,6 +52,7 @@ __all__ = [
     "SuperResolver",
     "assemble",
     "demo_scene",
+    "evaluate",
     "load_model",
     "open",
     "open_scene",

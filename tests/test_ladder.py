@@ -15,7 +15,7 @@ EVERYTHING = (
     WORDS
     | MATHS
     | {"io", "preview", "inference", "data", "demo", "training", "testing", "xr", "cli"}
-    | {"compare", "_xarray_hook"}
+    | {"compare", "evaluation", "_xarray_hook"}
 )
 
 TRAINERS = {"lightning", "pytorch_lightning", "torchgeo", "torchmetrics", "kornia"}
@@ -47,6 +47,10 @@ LADDER = {
     "preview": Part(may=WORDS | {"io", "preview"}, never=TRAINERS),
     "compare": Part(may=WORDS | {"io", "preview", "compare"}, never={"torch"} | TRAINERS),
     "inference": Part(may=WORDS | {"io", "models", "preview", "inference"}, never=TRAINERS),
+    "evaluation": Part(
+        may=WORDS | MATHS | {"io", "inference", "preview", "evaluation"},
+        never={"lightning", "pytorch_lightning", "torchgeo", "kornia"},
+    ),
     "data": Part(may=WORDS | MATHS | {"io", "demo", "data"}, never=set()),
     "training": Part(may=WORDS | MATHS | {"io", "data", "training"}, never=set()),
     # oracles, for users' own tests as well
