@@ -76,7 +76,7 @@ PLATEAU = GAN | {
 MULTISTEP = {"Training.max_steps": 14, "Schedulers.name": "multistep", "Schedulers.milestones": [4, 8]}
 GUIDED = {"Generator.model_type": "guided", "Data.guide": ["B02"], "Data.bands": ["B04", "B08"]}
 COMPANIONS = GUIDED | {"Data.train_scenes": ["d_10m.tif"], "Data.val_scenes": ["e_10m.tif"], "Data.bands": ["B05"]}
-COMPANIONS |= {"Data.companions": {"_10m.tif": "_20m.tif"}}
+COMPANIONS |= {"Data.root": "grids", "Data.companions": {"_10m.tif": "_20m.tif"}}
 HIGH = {"Degradation.type": "high_order", "Degradation.queue_size": 0}
 HIGH |= {"Data.train_scenes": ["b.tif"], "Data.patch_size": 24}
 
@@ -511,9 +511,9 @@ def land(tmp_path_factory):
         write_scene(Path("lr/place_lr.tif"), (192, 192), seed=6, factor=2)
         write_scene(Path("lr_shifted/place_lr.tif"), (192, 192), seed=6, factor=2, plus=100)
         for number, name in enumerate(("d", "e")):
-            write_scene(Path(f"scenes/{name}_10m.tif"), (64, 72), seed=7 + number)
+            write_scene(Path(f"grids/{name}_10m.tif"), (64, 72), seed=7 + number)
             for place, ending in enumerate(("20m", "20m_other")):
-                path = Path(f"scenes/{name}_{ending}.tif")
+                path = Path(f"grids/{name}_{ending}.tif")
                 write_scene(path, (64, 72), seed=9 + place, factor=2, bands=("B05", "B06", "B07", "B8A"))
         Path("scratch").mkdir()
         generator = torch.Generator().manual_seed(1)

@@ -7,7 +7,7 @@ from geosr.config import Config, find_config, load_config
 from geosr.config.load import shipped_configs
 from geosr.errors import ConfigError
 
-ZOO = ["s2-rgbn-x2", "s2-rgbn-x2-fast", "s2-rgbn-x4", "s2-rgbn-x4-fast", "s2-rgbn-x4-gan"]
+ZOO = ["s2-20m-x2", "s2-rgbn-x2", "s2-rgbn-x2-fast", "s2-rgbn-x4", "s2-rgbn-x4-fast", "s2-rgbn-x4-gan"]
 """Shipped models, each trained by the configuration of its name."""
 SHIPPED = [
     "config_10m.yaml",
@@ -217,8 +217,9 @@ def test_a_config_fits_the_shipped_weights_that_it_trains_or_starts_from(name, w
     from geosr.models import load_model
 
     config, spec = load_config(name), load_model(weights).spec
-    assert (config.Generator.model_type, config.Generator.scaling_factor) == (spec.architecture, spec.scale)
-    assert tuple(config.Data.bands) == spec.bands
+    finer = spec.guide_scale if spec.guide else spec.scale
+    assert (config.Generator.model_type, config.Generator.scaling_factor) == (spec.architecture, finer)
+    assert tuple(config.Data.bands) == spec.outputs
     assert config.Generator.n_channels == spec.arguments["channels"]
     assert config.Generator.n_blocks == spec.arguments["blocks"]
 
