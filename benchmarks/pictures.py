@@ -99,7 +99,7 @@ def calibration(name: str, found: Mapping[str, Any], folder: Path) -> dict[str, 
     axes = figure.add_subplot(
         xscale="log", yscale="log", aspect="equal", xlabel="expected, reflectance", ylabel="actual, reflectance"
     )
-    axes.axline((1e-3, 1e-3), slope=1, color="grey", linewidth=1)
+    axes.axline((1e-3, 1e-3), (1e-2, 1e-2), color="grey", linewidth=1)
     axes.plot(found["expected"], found["actual"], marker="o")
     axes.set_title("Absolute error, by tenths of the pixels", loc="left", fontsize=10)
     path = folder / f"{name}_calibration.png"
