@@ -244,8 +244,8 @@ def limits_of(facts: Mapping[str, Any], kind: str) -> list[str]:
 
 def degradation(config: Mapping[str, Any]) -> str:
     """The degradation that it was trained with, in one line."""
-    section = dict(config.get("Degradation", {}))
-    return f"`{json.dumps(section)}`" if section else "that of the defaults"
+    section = config["Degradation"]
+    return f"{section['type']}: `{json.dumps(section[section['type']])}`"
 
 
 def training(provenance: Mapping[str, Any]) -> str:
