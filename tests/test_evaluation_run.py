@@ -1,9 +1,11 @@
 """`geosr.evaluate` from files to figures and the report."""
 
 import base64
+import copy
 import json
 import math
 import re
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 import geosr
 from geosr import metrics
 from geosr.degrade import PSF, degrade
-from geosr.errors import GridError, InputError, OutputError, UsageError
+from geosr.errors import GridError, InputError, ModelError, OutputError, UsageError
 from geosr.evaluation import Case, evaluate_arrays, parts, perceptual
 from geosr.evaluation.methods import BACK_PROJECTION, BICUBIC
 
@@ -196,6 +198,13 @@ def test_perceptual_distances_are_measured_where_their_weights_are(make_raster, 
     assert len(found.notes) == 1
     with pytest.raises(InputError, match=r"--lpips none\.pth does not exist"):
         geosr.evaluate([hr_file(make_raster)], models=[model], lpips="none.pth")
+
+
+def test_a_guided_model_is_refused(make_raster, model):
+    guided = copy.copy(model)
+    guided.spec = replace(model.spec, scale=1, guide=("B02",), guide_scale=2)
+    with pytest.raises(ModelError, match="sharpens B03 B04 B08 with finer bands beside them"):
+        geosr.evaluate([hr_file(make_raster)], models=[guided])
 
 
 def test_what_cannot_be_measured_says_why(make_raster, model):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from geosr.errors import UsageError
+from geosr.errors import ModelError, UsageError
 from geosr.evaluation.cases import Case
 from geosr.evaluation.methods import BACK_PROJECTION, BICUBIC, FileMethod, Method, ModelMethod, baselines
 from geosr.evaluation.pairs import Pair
@@ -94,6 +94,11 @@ def _methods(
         resolver = (
             one if isinstance(one, SuperResolver) else load_model(os.fspath(one), device=device, precision=precision)
         )
+        if resolver.spec.outputs != resolver.spec.bands:
+            raise ModelError(
+                f"model {resolver.spec.name!r} sharpens {' '.join(resolver.spec.outputs)} with finer bands beside "
+                "them, of which no LR image is made here; evaluate its product: --sr sr.tif --lr lr.tif"
+            )
         takes_noise = isinstance(resolver.model.network, TakesNoise)
         noisy += takes_noise
         answer = resolver.answer(
