@@ -21,7 +21,7 @@ from geosr.inference.fill import fill_distance, fill_invalid
 from geosr.metrics.spectral import angles
 
 PIECE = 1536
-"""HR pixels along a side of what is measured at once: a gigabyte at four bands."""
+"""HR pixels along a side of what is measured at once: 4 GB at four bands."""
 PATCH = 64
 """HR pixels along a side of a patch, at most: the unit of intervals within a scene, and of the worst and the best."""
 FREQUENCIES = np.linspace(1 / 64, 0.5, 32)
