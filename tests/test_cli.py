@@ -303,7 +303,7 @@ def test_the_models_are_listed(geosr):
     assert (code, error) == (0, "")
     for weights in shipped_models():
         assert weights.spec.name in said
-        assert f"x{weights.spec.scale}" in said
+        assert f"x{weights.spec.scale * weights.spec.guide_scale}" in said
     specs = json.loads(geosr("models", "--json")[1])
     assert [spec["name"] for spec in specs] == [weights.spec.name for weights in shipped_models()]
     assert [spec["bytes"] for spec in specs] == [weights.path.stat().st_size for weights in shipped_models()]

@@ -137,7 +137,7 @@ def test_a_blend_lies_between_its_models_and_has_a_hash_of_its_own(geosr, scene,
 def test_models_that_cannot_be_blended_are_refused(geosr, scene, pair, tmp_path):
     code, _, error = geosr("predict", scene, "-o", tmp_path / "a.tif", "-m", pair[0], "--blend", "s2-rgbn-x4", 0.5)
     assert code == 1
-    assert "cannot be blended: their arguments differ" in error
+    assert "cannot be blended" in error
     code, _, error = geosr("predict", scene, "-o", tmp_path / "a.tif", "-m", pair[0], "--blend", pair[1], 2)
     assert code == 1
     assert "blend weight 2 is not between 0" in error

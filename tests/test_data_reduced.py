@@ -88,7 +88,7 @@ def scenes(make_raster, tmp_path):
 
 
 def test_patches_hold_whole_coarse_pixels_and_are_degraded_as_validation_is(scenes):
-    data = GeoSRDataModule(load_config("psnr_x2.yaml", scenes))
+    data = GeoSRDataModule(load_config("s2-rgbn-x2.yaml", scenes))
     assert data.train.geoboxes[0].affine.c == 20.0
     assert set(data.patches.row % 2) == set(data.patches.column % 2) == {0}
     batch = next(iter(data.train_dataloader()))
@@ -107,7 +107,7 @@ def test_patches_hold_whole_coarse_pixels_and_are_degraded_as_validation_is(scen
 
 
 def test_a_run_ends_with_a_model_that_knows_its_guide(scenes):
-    model = load_model(train("psnr_x2.yaml", scenes, quiet=True))
+    model = load_model(train("s2-rgbn-x2.yaml", scenes, quiet=True))
     spec = model.spec
     assert (spec.guide, spec.outputs, spec.guide_scale, spec.scale) == (tuple(GUIDE), tuple(COARSE), 2, 1)
     assert len(spec.arguments["mean"]) == 5
@@ -127,7 +127,7 @@ def test_a_run_ends_with_a_model_that_knows_its_guide(scenes):
 )
 def test_what_does_not_go_with_a_guide_is_told(scenes, setting, message):
     with pytest.raises(ConfigError, match=message):
-        GeoSRDataModule(load_config("psnr_x2.yaml", [*scenes, setting]))
+        GeoSRDataModule(load_config("s2-rgbn-x2.yaml", [*scenes, setting]))
 
 
 def test_the_recipe_that_ships_keeps_the_demo_out_and_no_place_on_both_sides():

@@ -147,7 +147,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
 
 def test_models_are_shipped_and_small():
     assert {"s2-rgbn-x2", "s2-rgbn-x4"} <= {weights.spec.name for weights in SHIPPED}
-    assert sum(weights.path.stat().st_size for weights in SHIPPED) < 5_000_000
+    assert sum(weights.path.stat().st_size for weights in SHIPPED) < 20_000_000
 
 
 @pytest.mark.parametrize("weights", SHIPPED, ids=lambda weights: weights.spec.name)

@@ -210,7 +210,8 @@ NEEDS_MORE = {"finetune_pairs.yaml", "config_own.yaml"}
 def test_every_shipped_config_goes_through_all_its_phases(here, shared_data, name):
     overrides = ["Training.accelerator=cpu", "Data.val_patches=2", "Data.patch_size=12"]
     if name != "config_demo.yaml":
-        overrides += [f"Data.root={shared_data}", "Data.val_scenes=[s2_20m_grid/lidia.tif]"]
+        val = "s2/germany_fields_10m.tif" if name == "s2-20m-x2.yaml" else "s2_20m_grid/lidia.tif"
+        overrides += [f"Data.root={shared_data}", f"Data.val_scenes=[{val}]"]
     path = train(name, overrides, debug=True, quiet=True)
     assert load_model(path).spec.provenance["step"] == 16
     config = load_config(path.parent / "config.yaml")
