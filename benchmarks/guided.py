@@ -15,6 +15,7 @@ from geosr.data.datamodule import whole_scene
 from geosr.degrade import PSF, degrade
 from geosr.degrade.resample import bicubic
 from geosr.models import Model, WeightsFile, shipped_models
+from geosr.models.guided import repeated
 
 NAME = "s2-20m-x2"
 FINE = ("B02", "B03", "B04", "B08")
@@ -68,8 +69,7 @@ def measure(model: Model) -> dict[str, dict[str, Figures]]:
 def sharpened(model: Callable[[Tensor], Tensor], lr: Tensor, guide: Tensor) -> Tensor:
     """Coarse bands on the grid of the guide; the model takes the guide first, and coarse pixels repeated."""
     factor = guide.shape[-1] // lr.shape[-1]
-    repeated = lr.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
-    return model(torch.cat([guide, repeated], dim=1))
+    return model(torch.cat([guide, repeated(lr, factor)], dim=1))
 
 
 @cache

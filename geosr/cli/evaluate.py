@@ -19,11 +19,13 @@ from geosr.cli.options import (
     RESULT,
     Bands,
     Baseline,
+    Device,
     Json,
     Mask,
     MaskDilate,
     Nodata,
     Offset,
+    Precision,
     Quiet,
     Scale,
     Sensor,
@@ -145,8 +147,8 @@ def evaluate(
             "--tta", help="Mean of the eight orientations, in about eight times the time.", rich_help_panel=NETWORK
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=NETWORK)] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=NETWORK)] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier evaluation.", rich_help_panel=RESULT)
     ] = False,
