@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from geosr.evaluation.charts import calibration, calibration_chart, spectra_chart, to_svg
+from geosr.evaluation.charts import calibration, calibration_chart, spectra_chart
+from geosr.page import to_svg
 
 
 def test_errors_as_large_as_expected_lie_on_the_diagonal():

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geosr.training.curves import BINS, chart, to_svg
+from geosr.page import to_svg
+from geosr.training.curves import BINS, chart
 
 VALUES = st.floats(allow_nan=True, allow_infinity=True, width=32)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -93,16 +92,6 @@ def calibration(expected: NDArray[np.floating], actual: NDArray[np.floating]) ->
         [float(values[known][one].mean(dtype=np.float64)) for one in bins if len(one)] for values in (expected, actual)
     )
     return said, found
-
-
-def to_svg(figure: Figure) -> str:
-    """The figure as an SVG document, the same for the same figure."""
-    from matplotlib import rc_context
-
-    drawn = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "geosr"}):
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue()
 
 
 def _dress(axes: Axes, title: str, scale: int) -> None:

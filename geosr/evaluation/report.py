@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -13,13 +12,14 @@ import numpy as np
 
 from geosr import __version__
 from geosr.errors import OutputError
-from geosr.evaluation.charts import calibration_chart, spectra_chart, to_svg
+from geosr.evaluation.charts import calibration_chart, spectra_chart
 from geosr.evaluation.figures import ALL, FIGURES, kind_of, label_of
 from geosr.evaluation.intervals import Interval
 from geosr.evaluation.methods import BICUBIC
 from geosr.evaluation.parts import FREQUENCIES
 from geosr.evaluation.pictures import EXTREMES, Extreme, Panel
 from geosr.evaluation.results import Evaluation, Table
+from geosr.page import drawing, picture, write_page
 
 Rows = dict[str, tuple[str, Sequence[Interval | None]]]
 """Of a table, by label: the figure's name, and its value for each method."""
@@ -29,19 +29,6 @@ FILES = ("metrics.json", "metrics.csv", REPORT)
 """What an evaluation writes."""
 PICTURED = 24
 """Scenes whose pictures are in the report; the figures of all are."""
-
-STYLE = """
-body{font:14px/1.5 system-ui,sans-serif;max-width:1280px;margin:2em auto;padding:0 1em;color:#222;background:#fff}
-h1{font-size:1.5em}h2{font-size:1.2em;margin-top:2.2em;border-top:1px solid #ddd;padding-top:.8em}
-h3{font-size:1em;margin:1.6em 0 .4em}
-table{border-collapse:collapse}td,th{padding:.2em .9em .2em 0;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left;white-space:nowrap}th{font-weight:600;vertical-align:bottom}
-td small,th small{display:block;font-weight:normal;color:#777;line-height:1.1;white-space:nowrap}
-.wide{overflow-x:auto}.best{font-weight:bold}
-.grid{display:grid;gap:.4em;margin:.6em 0;overflow-x:auto}figure{margin:0;min-width:130px}
-figure img{width:100%;display:block;image-rendering:pixelated}figcaption{font-size:12px;line-height:1.3}
-.note{color:#777}img.chart{max-width:100%}summary{cursor:pointer;margin-top:2em}
-"""
 
 MEANINGS = {
     "psnr": "peak signal-to-noise ratio for a peak of reflectance 1, over all bands",
@@ -90,19 +77,11 @@ def prepare_folder(out: str | os.PathLike[str], *, overwrite: bool = False) -> P
 def write_report(evaluation: Evaluation, folder: Path) -> Path:
     """Path of ``report.html``, written in the folder."""
     title = "Evaluation: " + ", ".join(evaluation.models) if evaluation.models else "Evaluation of finished images"
-    sections = [f"<h1>{escape(title)}</h1>", _facts(evaluation)]
+    sections = [_facts(evaluation)]
     for table in evaluation.tables:
         sections += _sections(table, evaluation.border[str(table.setting)])
     sections.append(_meanings(evaluation))
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body>\n{chr(10).join(filter(None, sections))}\n</body></html>\n"
-    )
-    out = folder / REPORT
-    beside = out.with_suffix(".html.part")
-    beside.write_text(page, "utf-8")
-    beside.replace(out)
-    return out
+    return write_page(folder / REPORT, title, sections)
 
 
 def _facts(evaluation: Evaluation) -> str:
@@ -185,7 +164,7 @@ def _spectra(table: Table) -> str:
     curves = table.spectra()
     if not curves:
         return ""
-    chart = _svg("Power spectra", to_svg(spectra_chart(FREQUENCIES, curves, scale=table.setting.scale)))
+    chart = drawing("Power spectra", spectra_chart(FREQUENCIES, curves, scale=table.setting.scale))
     return f"<h3>Power spectra, averaged over directions, bands and scenes</h3>{chart}"
 
 
@@ -195,8 +174,8 @@ def _calibration(table: Table) -> str:
         pairs = [result.samples[method] for result in table.results if method in result.samples]
         if pairs:
             expected, actual = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
-            figure = calibration_chart(expected, actual, title=method)
-            parts.append(_svg(f"Calibration of {method}", to_svg(figure)))
+            chart = calibration_chart(expected, actual, title=method)
+            parts.append(drawing(f"Calibration of {method}", chart))
     return f"<h3>Expected and actual error</h3>{''.join(parts)}" if parts else ""
 
 
@@ -266,14 +245,7 @@ def _extreme(one: Extreme) -> str:
 
 
 def _figure(caption: str, image: bytes) -> str:
-    source = b64encode(image).decode()
-    told = escape(caption)
-    return f'<figure><img alt="{told}" src="data:image/png;base64,{source}"><figcaption>{told}</figcaption></figure>'
-
-
-def _svg(alt: str, svg: str) -> str:
-    source = b64encode(svg.encode()).decode()
-    return f'<img class="chart" alt="{escape(alt)}" src="data:image/svg+xml;base64,{source}">'
+    return f"<figure>{picture(caption, image)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _titled(name: str) -> str:

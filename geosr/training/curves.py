@@ -1,6 +1,5 @@
 """A chart of curves over the steps of a run."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -77,16 +76,6 @@ def chart(
         axes.set_yscale("log")
     axes.set_ylim(*limits)
     return figure
-
-
-def to_svg(figure: "Figure") -> str:
-    """The figure as an SVG document, the same for the same figure."""
-    from matplotlib import rc_context
-
-    drawn = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "geosr"}):
-        figure.savefig(drawn, format="svg", metadata={"Date": None})
-    return drawn.getvalue()
 
 
 def _thinned(points: Points, end: int) -> Points:

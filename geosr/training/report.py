@@ -1,7 +1,6 @@
 """A page about a run: its curves, panels and final figures, in one HTML file that needs nothing else."""
 
 import json
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,7 +15,8 @@ from geosr.config.names import HIGHER_IS_BETTER
 from geosr.config.schedule import Schedule
 from geosr.config.schema import Config
 from geosr.errors import ConfigError
-from geosr.training.curves import TINTS, Phase, chart, to_svg
+from geosr.page import drawing, picture, write_page
+from geosr.training.curves import TINTS, Phase, chart
 from geosr.training.folder import CONFIG
 from geosr.training.loggers import read_metrics
 from geosr.training.panels import FOLDER
@@ -84,15 +84,6 @@ CHARTS = (
     Chart("Patches per second", {"patches_per_second": "patches"}, limits=(0, None)),
 )
 
-STYLE = """
-body{font:14px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222;background:#fff}
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:1em}
-table{border-collapse:collapse}td,th{padding:.2em 1em .2em 0;text-align:right;border-bottom:1px solid #ddd}
-td:first-child,th:first-child{text-align:left}img{max-width:100%;margin:.3em 0}.charts img{width:100%}
-pre{background:#f6f6f6;padding:1em;overflow:auto}.alarm{color:#b02a1a;font-weight:bold}
-"""
-
 
 class Report(Callback):
     """Writes ``report.html`` after validations, at most once a minute, at the end, and when a run is broken off.
@@ -141,23 +132,13 @@ def write_report(folder: Path, *, status: str | None = None) -> Path:
     phases = Schedule.of(config, end).phases() if config else []
     name = f"{config.Model.name}: {folder.resolve().name}" if config else folder.resolve().name
     sections = [
-        f"<h1>{escape(name)}</h1>",
         _facts(folder, summary, status or "not finished", logged=min(last + 1, end) if rows else 0, planned=planned),
         _table(summary.get("metrics") or _last(series)),
         _curves(series, end=end, phases=phases),
         _pictures(folder),
         _settings(folder),
     ]
-    body = "\n".join(section for section in sections if section)
-    page = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(name)}</title>'
-        f"<style>{STYLE}</style></head><body>\n{body}\n</body></html>\n"
-    )
-    out = folder / REPORT
-    beside = out.with_suffix(".html.part")
-    beside.write_text(page, "utf-8")
-    beside.replace(out)
-    return out
+    return write_page(folder / REPORT, name, sections)
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -237,8 +218,7 @@ def _curves(series: Mapping[str, list[tuple[float, float]]], *, end: int, phases
             figure = chart(
                 one.title, curves, end=end, phases=phases, log=one.log, limits=one.limits, references=("bicubic",)
             )
-            picture = b64encode(to_svg(figure).encode()).decode()
-            drawn.append(f'<img alt="{escape(one.title)}" src="data:image/svg+xml;base64,{picture}">')
+            drawn.append(drawing(one.title, figure))
     told = " ".join(
         f'<span style="background:{TINTS[name]};padding:0 .5em">{name}: {start:,} to {stop:,}</span>'
         for name, start, stop in phases
@@ -256,10 +236,7 @@ def _pictures(folder: Path) -> str:
     for title, step in (("Last validation", ordered[-1:]), ("First validation", ordered[:-1][:1])):
         for name in step:
             pictures = sorted(steps[name], key=lambda path: int(path.stem.rsplit("_", 1)[1]))
-            images = "".join(
-                f'<img alt="{path.stem}" src="data:image/png;base64,{b64encode(path.read_bytes()).decode()}">'
-                for path in pictures
-            )
+            images = "".join(picture(path.stem, path.read_bytes()) for path in pictures)
             parts.append(f"<h2>{title}, step {int(name.split('_')[1]):,}</h2>{images}")
     return "".join(parts)
 
