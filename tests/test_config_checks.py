@@ -81,7 +81,10 @@ WRONG = {
     "Training.Losses.sam_weight": [-0.1],
     "Training.Losses.tv_weight": [-0.1],
     "Training.Losses.perceptual_weight": [-0.1],
-    **{f"Training.Losses.{name}_weight": [-0.1, math.inf] for name in ("charbonnier", "mse", "fft", "gradient")},
+    **{
+        f"Training.Losses.{name}_weight": [-0.1, math.inf]
+        for name in ("charbonnier", "mse", "fft", "spectrum", "gradient")
+    },
     **{f"Training.Losses.{name}_weight": [-0.1, math.nan] for name in ("indices", "consistency")},
     "Training.Losses.charbonnier_eps": [0.0, -1e-3],
     "Training.Losses.band_weights": [{"B02": -1.0}, {"B02": 1.0, "B03": math.inf}],

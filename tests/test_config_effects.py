@@ -236,7 +236,7 @@ CASES = {
     "Training.Losses.sam_weight": Case("weights", 0.1),
     **{
         f"Training.Losses.{name}_weight": Case("weights", 0.1)
-        for name in ("tv", "charbonnier", "mse", "fft", "gradient", "indices")
+        for name in ("tv", "charbonnier", "mse", "fft", "spectrum", "gradient", "indices")
     },
     "Training.Losses.charbonnier_eps": Case("weights", 1e-2, {"Training.Losses.charbonnier_weight": 1.0}),
     "Training.Losses.band_weights": Case("weights", {"B08": 3.0}),

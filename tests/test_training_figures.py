@@ -30,7 +30,7 @@ def test_bicubic_itself_gains_nothing():
 
 
 def test_losses_that_have_a_weight_are_figures_as_well():
-    added = {"mse": 1.0, "charbonnier": 1.0, "fft": 1.0, "gradient": 1.0}
+    added = {"mse": 1.0, "charbonnier": 1.0, "fft": 1.0, "spectrum": 1.0, "gradient": 1.0}
     values = values_of(image_of(), **{f"{name}_weight": weight for name, weight in added.items()})
     assert values.keys() == values_of(image_of()).keys() | added.keys()
     assert all(value.isfinite() for value in values.values())

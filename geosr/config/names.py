@@ -13,7 +13,7 @@ NORMS = ("none", "batch", "instance")
 OBJECTIVES = ("bce", "hinge", "lsgan", "wasserstein")
 """What the two want of the discriminator's scores."""
 CONTENT_LOSSES = (
-    *("l1", "charbonnier", "mse", "fft", "gradient"),
+    *("l1", "charbonnier", "mse", "fft", "spectrum", "gradient"),
     *("sam", "indices", "tv", "consistency", "perceptual"),
 )
 """Losses of SR against HR or LR; each has a weight in ``Training.Losses``."""

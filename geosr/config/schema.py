@@ -213,6 +213,9 @@ class LossesSection:
     squared."""
     fft_alpha: float = 1.0
     """How much more the coefficients that are far off count; 0: all alike, which is mse."""
+    spectrum_weight: float = 0.0
+    """Mean absolute difference of the power spectra of windows of 32 x 32 pixels, dB: as much detail as in HR, wherever
+    it lies. A few thousandths beside l1 bring the detail back that l1 averages away."""
     gradient_weight: float = 0.0
     """Mean absolute error of the steps from pixel to pixel, reflectance."""
     sam_weight: float = 0.0

@@ -4,7 +4,7 @@ from geosr.losses.adversarial import Objective, adversarial_objective
 from geosr.losses.content import ContentLoss, sharpened
 from geosr.losses.edges import gradient
 from geosr.losses.feature_matching import feature_matching
-from geosr.losses.frequency import focal_frequency
+from geosr.losses.frequency import focal_frequency, log_spectral_distance
 from geosr.losses.indices import index_pairs, indices
 from geosr.losses.measurement import consistency
 from geosr.losses.penalties import gradient_penalty, r1_penalty
@@ -26,6 +26,7 @@ __all__ = [
     "index_pairs",
     "indices",
     "l1",
+    "log_spectral_distance",
     "mse",
     "perceptual_loss",
     "r1_penalty",

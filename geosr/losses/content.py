@@ -12,7 +12,7 @@ from geosr.degrade import PSF, usm_sharpen
 from geosr.degrade.masks import filled
 from geosr.errors import ConfigError, did_you_mean
 from geosr.losses.edges import gradient
-from geosr.losses.frequency import focal_frequency
+from geosr.losses.frequency import focal_frequency, log_spectral_distance
 from geosr.losses.indices import index_pairs, indices
 from geosr.losses.measurement import consistency
 from geosr.losses.perceptual import perceptual_loss
@@ -61,6 +61,7 @@ class ContentLoss(nn.Module):
             _Term("charbonnier", section.charbonnier_weight, rounded, target),
             _Term("mse", section.mse_weight, partial(mse, band_weights=weights), target),
             _Term("fft", section.fft_weight, focal),
+            _Term("spectrum", section.spectrum_weight, log_spectral_distance),
             _Term("gradient", section.gradient_weight, gradient),
             _Term("sam", section.sam_weight, sam),
             _Term("tv", section.tv_weight, varying),

@@ -73,6 +73,7 @@ CHARTS = (
     _quality("Charbonnier loss, reflectance", "charbonnier", log=True),
     _quality("Squared error, reflectance squared", "mse", log=True),
     _quality("Focal frequency loss, reflectance squared", "fft", log=True),
+    _quality("Difference of the spectra, dB", "spectrum"),
     _quality("Error of the gradient, reflectance", "gradient", log=True),
     _quality("Spectral angle, rad", "sam", log=True),
     _quality("Error of spectral indices", "indices", log=True),
