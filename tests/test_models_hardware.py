@@ -5,7 +5,14 @@ from mmap import mmap
 import pytest
 import torch
 
-from geosr.models.hardware import FreedMemory, PeakMemory, keep_freed_memory, native_bf16, pick_device
+from geosr.models.hardware import (
+    FreedMemory,
+    PeakMemory,
+    keep_freed_memory,
+    native_bf16,
+    pick_device,
+    subnormals_flushed,
+)
 
 
 @pytest.fixture
@@ -61,6 +68,25 @@ def test_a_system_without_glibc_is_left_alone(monkeypatch, error):
     monkeypatch.setattr("ctypes.CDLL", missing)
     keep_freed_memory()
     FreedMemory().release()
+
+
+def flushes():
+    return bool(torch.tensor(1e-40) * 1 == 0)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_subnormal_numbers_are_zero_inside_the_block_and_then_what_they_were(before):
+    if not torch.set_flush_denormal(before):
+        pytest.skip("this CPU cannot flush subnormal numbers")
+    try:
+        with subnormals_flushed():
+            assert flushes()
+        assert flushes() is before
+        with pytest.raises(RuntimeError), subnormals_flushed():
+            raise RuntimeError
+        assert flushes() is before
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_memory_goes_back_once_the_process_has_grown_by_a_twentieth(monkeypatch):

@@ -23,7 +23,7 @@ from geosr.io.raster import Raster
 from geosr.models import Model, blend_models, find_weights
 from geosr.models import load_model as load_weights
 from geosr.models.calibration import Calibration
-from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device
+from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, pick_device, subnormals_flushed
 from geosr.models.noise import TakesNoise
 from geosr.models.onnx import OnnxNetwork, settle
 from geosr.models.orientation import self_ensemble
@@ -91,7 +91,7 @@ class SuperResolver:
         if origins is None:
             origins = torch.zeros(len(lr), 2, dtype=torch.int64)
         try:
-            with _TURNS[self.device]:
+            with _TURNS[self.device], subnormals_flushed():
                 lr_device = lr.to(self.device, memory_format=torch.channels_last)
                 with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
                     sr = self.model(lr_device, *self._noise(lr, seed, origins)).float().cpu()

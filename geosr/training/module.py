@@ -21,6 +21,7 @@ from geosr.losses import ContentLoss
 from geosr.models import Model
 from geosr.models.blocks import Trunk
 from geosr.models.checkpoint import FACTS
+from geosr.models.hardware import subnormals_flushed
 from geosr.training.adversary import Adversary, Scores
 from geosr.training.build import Networks
 from geosr.training.ema import EMA
@@ -149,6 +150,10 @@ class SuperResolution(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Update the generator and, after its pretraining, the discriminator; the generator's loss."""
+        with subnormals_flushed():
+            return self._update(batch)
+
+    def _update(self, batch: Batch) -> Tensor:
         training = self.config.Training
         torch.manual_seed(int(hashed(training.seed, self.step, self.global_rank, 1)))
         self._set_rates()
