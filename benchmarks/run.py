@@ -273,7 +273,7 @@ def scale_table(found: dict[str, dict[str, Any]]) -> str:
         for what, (name, target, reference) in names.items()
     ]
     return (
-        f"{SCALE}: the default model, x4, four bands, uint16\n\n"
+        f"{SCALE}: `s2-rgbn-x4-fast`, four bands, uint16\n\n"
         + table(("what", "pixels", "whole command", "of the first", "largest process", "output", "target"), rows)
         + f"\n\nA product in JPEG 2000, {jp2['size']} x {jp2['size']} pixels: reading takes {jp2['reading']:.1f} s of "
         f"{jp2['processor']:.1f} s of processor time, {100 * jp2['reading'] / jp2['processor']:.0f} % (target 10); the "

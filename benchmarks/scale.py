@@ -1,6 +1,6 @@
 """Large scenes and several workers, one line of JSON for each: ``python -m benchmarks.scale [--size N] [--part N]``.
 
-The large scene is a Sentinel-2 tile: 10 980 x 10 980 pixels, four bands, uint16, x4 with the default model. Every
+The large scene is a Sentinel-2 tile: 10 980 x 10 980 pixels, four bands, uint16, x4 with the model for large areas. Every
 figure is the wall time of a whole command in a process of its own, import included.
 """
 
@@ -21,6 +21,7 @@ import rasterio
 
 from benchmarks.scenes import BAND_NAMES, synthetic_scene
 
+MODEL = "s2-rgbn-x4-fast"
 TILE = 10_980
 """Pixels along one side of a Sentinel-2 tile at 10 m."""
 PART = 4096
@@ -32,7 +33,7 @@ ACCESSOR = """
 import sys
 import dask, geosr, xarray
 with dask.config.set(scheduler="threads"):
-    geosr.open(sys.argv[1]).geosr.superresolve().to_zarr(sys.argv[2])
+    geosr.open(sys.argv[1]).geosr.superresolve(model=sys.argv[2]).to_zarr(sys.argv[3])
 """
 
 
@@ -54,7 +55,7 @@ def measurements(work: Path, size: int, part: int, jp2: int) -> Iterator[dict[st
     for what, out, command in (
         ("cog", "sr.tif", [*predict(scene), "--out"]),
         ("zarr", "sr.zarr", [*predict(scene), "--out"]),
-        ("accessor", "sr.zarr", [sys.executable, "-c", ACCESSOR, scene]),
+        ("accessor", "sr.zarr", [sys.executable, "-c", ACCESSOR, scene, MODEL]),
     ):
         yield {"what": what, "size": size, **timed(*command, work / out, out=work / out)}
     scene.unlink()
@@ -71,7 +72,7 @@ def measurements(work: Path, size: int, part: int, jp2: int) -> Iterator[dict[st
 
 def predict(*sources: Path) -> list[object]:
     """The command that super-resolves a scene."""
-    return [sys.executable, "-m", "geosr.cli", "predict", *sources, "--quiet"]
+    return [sys.executable, "-m", "geosr.cli", "predict", *sources, "--model", MODEL, "--quiet"]
 
 
 def timed(*command: object, out: Path) -> dict[str, float]:
@@ -109,14 +110,14 @@ def reading(work: Path, size: int) -> dict[str, float]:
 
     files = jpeg_2000(work, size)
     with geosr.open_scene(files, scale=1e-4, nodata=0) as scene:
-        job = Job.plan(scene, locate("s2-rgbn-x4"), aoi=None, dtype=None, tile=DEFAULT_TILE)
+        job = Job.plan(scene, locate(MODEL), aoi=None, dtype=None, tile=DEFAULT_TILE)
         started = process_time()
         with rasterio.Env(GDAL_CACHEMAX=GDAL_CACHE + scene.cache_bytes):
             for tile in job.tiles:
                 scene.read(tile.read, BAND_NAMES)
         alone = process_time() - started
     started = process_time()
-    done = geosr.predict(files, work / "jp2.tif", scale=1e-4, nodata=0)
+    done = geosr.predict(files, work / "jp2.tif", model=MODEL, scale=1e-4, nodata=0)
     return {"reading": alone, "processor": process_time() - started, "seconds": done.seconds}
 
 
