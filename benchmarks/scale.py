@@ -1,7 +1,7 @@
 """Large scenes and several workers, one line of JSON for each: ``python -m benchmarks.scale [--size N] [--part N]``.
 
-The large scene is a Sentinel-2 tile: 10 980 x 10 980 pixels, four bands, uint16, x4 with the model for large areas. Every
-figure is the wall time of a whole command in a process of its own, import included.
+The large scene is a Sentinel-2 tile: 10 980 x 10 980 pixels, four bands, uint16, x4 with the model for large areas.
+Every figure is the wall time of a whole command in a process of its own, import included.
 """
 
 import argparse
