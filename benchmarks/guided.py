@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 import geosr
-from benchmarks.quality import DATA, MTF, Figures, Pair, figures
+from benchmarks.quality import DATA, MTF, Figures, HeldOut, Pair, figures
 from geosr.data.datamodule import whole_scene
 from geosr.degrade import PSF, degrade
+from geosr.degrade.masks import coarse_valid
 from geosr.degrade.resample import bicubic
 from geosr.models import Model, WeightsFile, shipped_models
 from geosr.models.guided import repeated
@@ -20,8 +21,11 @@ from geosr.models.guided import repeated
 NAME = "s2-20m-x2"
 FINE = ("B02", "B03", "B04", "B08")
 COARSE = ("B05", "B06", "B07", "B8A", "B11", "B12")
-SCENES = ("s2/germany_fields", *(f"s2/{path.name[:-8]}" for path in sorted(DATA.glob("s2/bigearthnet_*_20m.tif"))))
+TWO_GRIDS = ("s2/germany_fields", *(f"s2/{path.name[:-8]}" for path in sorted(DATA.glob("s2/bigearthnet_*_20m.tif"))))
 """Scenes whose files end in ``_10m.tif`` and ``_20m.tif``, on grids that cover the same ground."""
+ONE_GRID = HeldOut("s2_offset/parana_bridge_a.tif", "all bands on one grid", "sentinel-2-l2a", "04.00")
+"""A scene whose coarse bands were resampled to 10 m: the truth is what they are once degraded to 20 m."""
+SCENES = (*TWO_GRIDS, ONE_GRID.path.removesuffix(".tif"))
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,19 @@ class Guided:
 def pair(scene: str) -> Guided:
     """A scene and its degraded images."""
     psf = PSF(2, MTF)
-    coarse, valid = read(f"{scene}_20m.tif", COARSE, psf.scale)
-    fine, _ = read(f"{scene}_10m.tif", FINE, psf.scale)
+    if scene in TWO_GRIDS:
+        coarse, valid = read(HeldOut(f"{scene}_20m.tif", ""), COARSE, psf.scale)
+        fine, _ = read(HeldOut(f"{scene}_10m.tif", ""), FINE, psf.scale)
+    else:
+        resampled, seen = read(ONE_GRID, COARSE, psf.scale**2)
+        coarse, valid = degrade(resampled, psf), coarse_valid(seen, psf.scale)
+        fine, _ = read(ONE_GRID, FINE, psf.scale**2)
     return Guided(Pair(degrade(coarse, psf), coarse, valid, psf), degrade(fine, psf))
 
 
-def read(path: str, bands: tuple[str, ...], scale: int) -> tuple[Tensor, Tensor]:
+def read(scene: HeldOut, bands: tuple[str, ...], scale: int) -> tuple[Tensor, Tensor]:
     """Reflectance (1, band, y, x) and validity (1, y, x) of a scene."""
-    with geosr.open_scene(DATA / path) as opened:
+    with geosr.open_scene(DATA / scene.path, sensor=scene.sensor, baseline=scene.baseline) as opened:
         whole = whole_scene(opened.read(bands=bands), scale)
     return whole["hr"][None], whole["valid"][None]
 

@@ -112,7 +112,8 @@ EXPLANATIONS = {
     "guided": (
         "RMSE of bicubic interpolation in reflectance, and how much less the model's is. Wald's protocol: 20 m "
         "bands degraded to 40 m, 10 m bands to 20 m, the 20 m bands as they are the truth; eight pixels at the edge"
-        " do not count."
+        " do not count. Of parana_bridge_a, whose 20 m bands were resampled to 10 m before, the truth is what they are "
+        "once degraded to 20 m."
     ),
     "ten metres": (
         "Gains are PSNR over bicubic interpolation in dB, all bands, peak 1.0; back-projection learns nothing. SAM "
