@@ -68,15 +68,24 @@ def log_spectral_distance(sr: Tensor, hr: Tensor, valid: Tensor) -> Tensor:
 
 def _windows(image: Tensor, side: int) -> Tensor:
     """Windows (batch, band, row, column, y, x) of an image (batch, band, y, x)."""
-    step = max(side // 2, 1)
-    return image.unfold(2, side, step).unfold(3, side, step)
+    return image.unfold(2, side, side // 2).unfold(3, side, side // 2)
 
 
 def _decibels(windows: Tensor) -> Tensor:
     """Power of windows (..., y, x) in each cell (..., row, column), dB relative to a reflectance of 1."""
-    hann = torch.hann_window(windows.shape[-1], periodic=False, dtype=windows.dtype, device=windows.device)
-    taper = torch.outer(hann, hann)
-    off = torch.fft.fft2((windows - windows.mean((-2, -1), keepdim=True)) * taper)
-    power = torch.fft.fftshift((off.real.square() + off.imag.square()) / taper.square().sum(), dim=(-2, -1))
+    power = torch.fft.fftshift(periodogram(windows), dim=(-2, -1))
     cells = F.avg_pool2d(power.flatten(0, -3).unsqueeze(1), CELL).squeeze(1).unflatten(0, windows.shape[:-2])
     return 10 * (cells + FLOOR**2).log10()
+
+
+def periodogram(images: Tensor) -> Tensor:
+    """Power (..., y, x) of the images (..., y, x) less their mean under a Hann window; of white noise its variance."""
+    window = hann(images)
+    off = torch.fft.fft2((images - images.mean((-2, -1), keepdim=True)) * window)
+    return (off.real.square() + off.imag.square()) / window.square().sum()
+
+
+def hann(image: Tensor) -> Tensor:
+    """Hann window (y, x) for an image."""
+    rows, columns = (torch.hann_window(n, False, dtype=image.dtype, device=image.device) for n in image.shape[-2:])
+    return torch.outer(rows, columns)

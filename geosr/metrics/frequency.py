@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geosr.losses.frequency import periodogram
 from geosr.metrics.masks import SMALLEST, known, largest_square
 
 
@@ -79,18 +80,6 @@ def spectrum_gap(sr: Spectrum, reference: Spectrum, *, up_to: float = 0.8) -> Sp
     looked_at = decibels[:, sr.frequency <= up_to / 2 + 1e-6].abs()
     largest = looked_at.amax(dim=1) if looked_at.numel() else looked_at.new_full((len(looked_at),), torch.nan)
     return SpectrumGap(sr.frequency, decibels, largest)
-
-
-def periodogram(squares: Tensor) -> Tensor:
-    """Power (..., y, x) of the squares (..., y, x), whose mean is taken away, under a Hann window."""
-    window = hann(squares)
-    return torch.fft.fft2((squares - squares.mean((-2, -1), keepdim=True)) * window).abs().square() / (window**2).sum()
-
-
-def hann(square: Tensor) -> Tensor:
-    """Hann window (y, x) for an image."""
-    rows, columns = (torch.hann_window(n, False, dtype=square.dtype, device=square.device) for n in square.shape[-2:])
-    return torch.outer(rows, columns)
 
 
 def _radius(side: int, device: torch.device) -> Tensor:

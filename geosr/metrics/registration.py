@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geosr.metrics.frequency import hann
+from geosr.losses.frequency import hann
 from geosr.metrics.masks import SMALLEST, known, largest_square
 
 STEPS = 100
