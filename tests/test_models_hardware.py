@@ -1,4 +1,5 @@
 import os
+import subprocess
 import sys
 from mmap import mmap
 
@@ -87,6 +88,22 @@ def test_subnormal_numbers_are_zero_inside_the_block_and_then_what_they_were(bef
         assert flushes() is before
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_threads_that_are_started_flush_subnormal_numbers_and_this_one_does_not():
+    """In a process of its own, whose threads nobody started before."""
+    script = """
+import torch
+from geosr.models.hardware import start_threads
+torch.set_num_threads(2)
+start_threads()
+flushed = torch.full((2**20,), 1e-40) * 1 == 0
+assert flushed[: 2**19].sum() == 0, "the thread that asks"
+print(bool(flushed[2**19 :].all()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    if done.stdout.strip() == "False":
+        pytest.skip("this build of PyTorch does not share work with threads of OpenMP, or the CPU cannot flush")
 
 
 def test_memory_goes_back_once_the_process_has_grown_by_a_twentieth(monkeypatch):

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -70,6 +71,16 @@ def subnormals_flushed() -> Iterator[None]:
         yield
     finally:
         torch.set_flush_denormal(before)
+
+
+@cache
+def start_threads() -> None:
+    """Start the threads that PyTorch shares this thread's work with, so that they flush subnormal numbers for good.
+
+    Threads that were started before stay as they are.
+    """
+    with subnormals_flushed():
+        torch.ones(2**20).sqrt_()
 
 
 class FreedMemory:

@@ -12,6 +12,7 @@ from safetensors.torch import save
 
 from geosr.errors import ModelError, did_you_mean
 from geosr.models.checkpoint import CHECKPOINT, read_checkpoint, read_checkpoint_spec
+from geosr.models.hardware import start_threads
 from geosr.models.hub import PREFIX, download, sha256_of
 from geosr.models.model import Model
 from geosr.models.onnx import load_onnx, read_onnx_spec
@@ -83,6 +84,7 @@ def load_model(name: str | Path) -> Model:
     Raises:
         ModelError: It does not exist, is no weights file of geosr, or does not fit its own specification.
     """
+    start_threads()  # before the first tensor that is large enough for them
     weights = find_weights(name)
     if "." in weights.spec.architecture:
         log.info("%s is a network of the class %s, which is imported for it", weights.path, weights.spec.architecture)

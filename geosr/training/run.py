@@ -24,7 +24,7 @@ from geosr.data.datamodule import GeoSRDataModule
 from geosr.errors import ConfigError
 from geosr.models import save_model
 from geosr.models.checkpoint import FACTS
-from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device
+from geosr.models.hardware import keep_freed_memory, native_bf16, pick_device, start_threads
 from geosr.training.build import build_networks
 from geosr.training.debug import shrunk
 from geosr.training.folder import CONFIG, find_checkpoint, new_run
@@ -231,6 +231,7 @@ def prepare_run(config: Config, *, folder: Path | None = None) -> Run:
     """
     _require_devices(config)
     keep_freed_memory()
+    start_threads()
     L.seed_everything(config.Training.seed, verbose=False)
     where = config.Model.continue_training
     checkpoint = None if where is None else find_checkpoint(where, config)
