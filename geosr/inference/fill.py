@@ -1,8 +1,14 @@
 """Invalid pixels filled from their valid neighbours, so that a network sees no cliff at the edge of the data."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.fill import fillnodata
+
+# Rasterio silences it for the image in memory that it fills, but threads that do so at a time undo that for each other.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning, module=r"rasterio\.fill")
 
 
 def fill_invalid(image: NDArray[np.float32], valid: NDArray[np.bool_], *, distance: int) -> NDArray[np.float32]:
