@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import geosr
+from benchmarks import quality
 from benchmarks.quality import DATA, MTF, Figures, HeldOut, Pair, figures
 from geosr.data.datamodule import whole_scene
 from geosr.degrade import PSF, degrade
@@ -23,7 +24,7 @@ FINE = ("B02", "B03", "B04", "B08")
 COARSE = ("B05", "B06", "B07", "B8A", "B11", "B12")
 TWO_GRIDS = ("s2/germany_fields", *(f"s2/{path.name[:-8]}" for path in sorted(DATA.glob("s2/bigearthnet_*_20m.tif"))))
 """Scenes whose files end in ``_10m.tif`` and ``_20m.tif``, on grids that cover the same ground."""
-ONE_GRID = HeldOut("s2_offset/parana_bridge_a.tif", "all bands on one grid", "sentinel-2-l2a", "04.00")
+ONE_GRID = next(scene for scene in quality.SCENES if scene.path == "s2_offset/parana_bridge_a.tif")
 """A scene whose coarse bands were resampled to 10 m: the truth is what they are once degraded to 20 m."""
 SCENES = (*TWO_GRIDS, ONE_GRID.path.removesuffix(".tif"))
 

@@ -22,6 +22,7 @@ import geosr
 from benchmarks import quality
 from benchmarks.model_card import scene_table, table
 from benchmarks.peer_opensr import save_plain_weights
+from benchmarks.scale import MODEL as LARGE_AREAS
 from benchmarks.scenes import synthetic_scene
 from geosr.models import load_model
 
@@ -273,7 +274,7 @@ def scale_table(found: dict[str, dict[str, Any]]) -> str:
         for what, (name, target, reference) in names.items()
     ]
     return (
-        f"{SCALE}: `s2-rgbn-x4-fast`, four bands, uint16\n\n"
+        f"{SCALE}: `{LARGE_AREAS}`, four bands, uint16\n\n"
         + table(("what", "pixels", "whole command", "of the first", "largest process", "output", "target"), rows)
         + f"\n\nA product in JPEG 2000, {jp2['size']} x {jp2['size']} pixels: reading takes {jp2['reading']:.1f} s of "
         f"{jp2['processor']:.1f} s of processor time, {100 * jp2['reading'] / jp2['processor']:.0f} % (target 10); the "
