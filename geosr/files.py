@@ -1,0 +1,170 @@
+"""Files that appear complete or not at all: written beside their target, synced to disk and renamed; locks; SHA-256.
+
+Every file or folder that geosr leaves behind gets its name here, so that a full disk, a kill or a power cut never
+leaves half of one under the target's name, and what was there before stays until the new one is whole.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geosr.errors import OutputError
+
+
+@contextmanager
+def replacing(target: str | os.PathLike[str], *, folder: Path | None = None, sync: bool = True) -> Iterator[Path]:
+    """A path to write a new file or folder at, which takes the target's name when the block ends without an error.
+
+    Args:
+        target: The file or folder. What is there already is replaced in one step (a folder: moved away, then removed).
+        folder: Where the new one grows, on the same file system; None: beside the target.
+        sync: Reach the disk before the rename, so that the target is whole after a power cut, too. Work that is
+            checked when it is read again can do without.
+
+    Raises:
+        OutputError: The target exists and is neither a file nor a folder (a device, a pipe).
+        OSError: It cannot be written; nothing is left of it then.
+    """
+    target = Path(target)
+    require_replaceable(target)
+    handle, name = tempfile.mkstemp(dir=folder or target.parent, prefix=f".{target.name[:100]}-", suffix=target.suffix)
+    os.close(handle)
+    unfinished = Path(name)
+    unfinished.unlink()  # the block decides whether it becomes a file or a folder
+    try:
+        yield unfinished
+        publish(unfinished, target, sync=sync)
+    except BaseException:
+        remove(unfinished)
+        raise
+
+
+def write(
+    target: str | os.PathLike[str],
+    content: bytes | str | Iterable[bytes],
+    *,
+    folder: Path | None = None,
+    sync: bool = True,
+) -> Path:
+    """Write a file (text as UTF-8) under its name in one step; the path of the file.
+
+    Of several processes that write it, the last one wins. Arguments and errors are those of `replacing`.
+    """
+    parts = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
+    with replacing(target, folder=folder, sync=sync) as unfinished, unfinished.open("wb") as file:
+        file.writelines(parts)
+    return Path(target)
+
+
+def publish(unfinished: Path, target: Path, *, sync: bool = True) -> None:
+    """Give a finished file or folder its target's name, replacing what has that name.
+
+    Args:
+        unfinished: The file or folder, on the target's file system.
+        target: Its name from now on.
+        sync: Reach the disk before and after the rename.
+
+    Raises:
+        OSError: It cannot be synced or renamed.
+    """
+    if sync:
+        sync_to_disk(unfinished)
+    if target.is_dir() and not target.is_symlink():
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:100]}-") as away:
+            os.rename(target, Path(away) / "replaced")
+            os.rename(unfinished, target)
+    else:
+        os.replace(unfinished, target)
+    if sync:
+        _sync(target.parent)
+
+
+def sync_to_disk(path: Path) -> None:
+    """Wait until a file, or a folder with everything in it, is on the disk."""
+    if path.is_dir() and not path.is_symlink():
+        for folder, _, names in os.walk(path):
+            for name in names:
+                _sync(Path(folder, name))
+            _sync(Path(folder))
+    else:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder of geosr's own, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def require_replaceable(target: Path) -> None:
+    """Refuse a target that is neither a file nor a folder: renaming onto a device would replace the device.
+
+    Raises:
+        OutputError: It exists and is something else.
+    """
+    try:
+        mode = target.stat().st_mode
+    except OSError:  # it does not exist, or the error of writing it says more
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OutputError(f"{target} exists and is neither a file nor a folder; choose another name")
+
+
+def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Whether two paths mean one file, through links and mounts; neither needs to exist."""
+    if os.path.exists(first) and os.path.exists(second):
+        return os.path.samefile(first, second)
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
+@contextmanager
+def locked(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
+    """Hold a lock file as long as the block runs; the operating system frees it where the process is killed.
+
+    Args:
+        path: The lock file, which is made where it is absent and stays.
+        what: What the lock protects, for the message.
+        shared: Let others in who share it; else this process is the only one.
+
+    Raises:
+        OutputError: Another process holds it, or it is a link.
+        OSError: It cannot be made.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if path.is_symlink():
+            raise OutputError(f"{path} is a symbolic link and no lock file of geosr's; remove it") from error
+        raise
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"another geosr process is writing {what}; wait for it, or choose another name"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,104 @@
+"""Files appear complete or not at all."""
+
+import hashlib
+import os
+
+import pytest
+
+from geosr import files
+from geosr.errors import OutputError
+
+
+def test_a_file_is_written_under_its_name_with_ordinary_permissions(tmp_path):
+    path = files.write(tmp_path / "a.json", "{}")
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert (path.read_text(), path.stat().st_mode) == ("{}", plain.stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["a.json", "plain"]
+
+
+def test_an_error_keeps_what_was_there_and_leaves_nothing_else(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+
+    def parts():
+        yield b"ne"
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        files.write(target, parts())
+    assert (target.read_text(), os.listdir(tmp_path)) == ("old", ["a.txt"])
+
+
+def test_a_folder_replaces_a_folder(tmp_path):
+    target = tmp_path / "store.zarr"
+    target.mkdir()
+    (target / "old").touch()
+    with files.replacing(target) as unfinished:
+        (unfinished / "deep").mkdir(parents=True)
+        (unfinished / "deep" / "new").write_text("new")
+        assert (target / "old").exists()
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
+        "store.zarr",
+        "store.zarr/deep",
+        "store.zarr/deep/new",
+    ]
+
+
+def test_a_device_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="neither a file nor a folder"):
+        files.write(tmp_path / "pipe", b"")
+
+
+def test_a_link_is_replaced_and_what_it_points_to_is_kept(tmp_path):
+    (tmp_path / "photo").write_text("photo")
+    (tmp_path / "link").symlink_to(tmp_path / "photo")
+    files.write(tmp_path / "link", "new")
+    assert ((tmp_path / "photo").read_text(), (tmp_path / "link").read_text()) == ("photo", "new")
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path):
+    assert files.write(tmp_path / ("n" * 251 + ".txt"), b"x").read_bytes() == b"x"
+
+
+def test_what_is_written_reaches_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(os, "fsync", lambda handle: seen.append(os.readlink(f"/proc/self/fd/{handle}")))
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (seen.append("rename"), rename(*paths)))
+    files.write(tmp_path / "a", b"x")
+    assert [os.path.dirname(seen[0]), *seen[1:]] == [str(tmp_path), "rename", str(tmp_path)]
+
+
+def test_a_lock_keeps_a_second_writer_out_and_lets_sharers_in(tmp_path):
+    lock = tmp_path / "lock"
+    with (
+        files.locked(lock, what="the run"),
+        pytest.raises(OutputError, match="another geosr process is writing the run"),
+        files.locked(lock, what="the run"),
+    ):
+        pass
+    with files.locked(lock, what="the run", shared=True), files.locked(lock, what="the run", shared=True):
+        pass
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "photo").touch()
+    (tmp_path / "lock").symlink_to(tmp_path / "photo")
+    with pytest.raises(OutputError, match="symbolic link"), files.locked(tmp_path / "lock", what="the run"):
+        pass
+
+
+def test_paths_mean_one_file_through_links_and_dots(tmp_path):
+    (tmp_path / "a").touch()
+    (tmp_path / "b").symlink_to("a")
+    os.link(tmp_path / "a", tmp_path / "c")
+    assert files.same_file(tmp_path / "b", tmp_path / "a")
+    assert files.same_file(tmp_path / "c", tmp_path / "a")
+    assert not files.same_file(tmp_path / "a", tmp_path / "absent")
+
+
+def test_the_checksum_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"geosr")
+    assert files.sha256_of(tmp_path / "a") == hashlib.sha256(b"geosr").hexdigest()
