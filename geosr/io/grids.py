@@ -100,7 +100,7 @@ class _Placed:
 
     @property
     def product(self) -> ProductMetadata | None:
-        """The Sentinel-2 product that the file is part of."""
+        """The Sentinel-2 product that the file is an image of."""
         return self._source.product
 
     def read(

@@ -50,7 +50,7 @@ class Source(Protocol):
 
     @property
     def product(self) -> ProductMetadata | None:
-        """The Sentinel-2 product that the file is part of."""
+        """The Sentinel-2 product that the file is an image of."""
         ...
 
     def read(
