@@ -168,6 +168,7 @@ class ZarrGroup:
     """
 
     product = None
+    alpha: tuple[int, ...] = ()
     row_bytes = 0
 
     def __init__(self, path: str) -> None:
@@ -216,7 +217,7 @@ class ZarrGroup:
         nodata = self.bands[bands[0]].nodata
         return _resample(dn, shape, resampling, nodata and nodata.value)
 
-    def mask(self, window: Window) -> None:
+    def mask(self, window: Window, *, shape: tuple[int, int] | None = None) -> None:
         """None: invalid pixels are told by their values alone."""
         return None
 
