@@ -29,6 +29,7 @@ _TINY = 2e-4  # reflectance, of values that have no scale: two DN of Sentinel-2,
 _DARK = 1e-3  # reflectance that some pixel of every image exceeds
 _COUNTED = 100  # digital numbers that no measurement of zero light reaches
 _TOO_DARK = -0.05  # reflectance that more than 5 of 100 pixels of a band are below only after one offset too many
+_OUTLIVE = ("attributes", "encoding")  # what outlives the values that it describes: xarray keeps it in calculations
 _FACTORS = range(2, 17)  # how many times finer models make images
 
 
@@ -164,7 +165,9 @@ class Plausibility:
             holds = holds if median > BRIGHT else f"values of which 2 of 100 that are not 0 lie above {bright:.6g}"
             nodata = claim(self.radiometry.nodata, "") if np.isfinite(self.radiometry.nodata or 0) else None
             raise RadiometryError(self.claims.silence(self.name, self.radiometry.dtype, holds, nodata=nodata))
-        if self._reflectance(median) > BRIGHT and not (scale == 1 and "scale" in self.stated):
+        # Tags of a file are trusted as far as values can be reflectance at all; so are users who say that they are.
+        trusted = scale == 1 if "scale" in self.stated else self.said["scale"] not in _OUTLIVE
+        if self._reflectance(median) > BRIGHT and not trusted:
             raise RadiometryError(
                 f"{self.name} holds {self.radiometry.dtype} {holds}; scale {scale:g} ({self.said['scale']}) makes that "
                 f"a reflectance of {self._reflectance(median):.6g}, where surfaces stay near 1; {self._remedy('scale')}"
@@ -201,8 +204,7 @@ class Plausibility:
     def _require_darkness(self, sample: Sequence[NDArray[Any]]) -> None:
         """Fail where much of a band is darker than black, because an offset was subtracted once too often."""
         scale, offset = self.radiometry.scale, self.radiometry.offset
-        # Attributes outlive what they describe: xarray keeps them when it calculates. Tags of a file do not.
-        if "offset" in self.stated or self.said["offset"] not in ("attributes", "encoding"):
+        if "offset" in self.stated or self.said["offset"] not in _OUTLIVE:
             return
         for band in sample:
             lit = band[band != 0]
@@ -229,7 +231,7 @@ class Plausibility:
         said = self.said.get(fact, "nothing")
         if fact in self.stated or said.startswith("nothing"):
             return "give another scale and offset"
-        if said in ("attributes", "encoding"):
+        if said in _OUTLIVE:
             return f"drop or correct scale_factor and add_offset in the {said} and state what the values are"
         if said.startswith("GDAL"):
             return "correct a wrongly tagged file: gdal_edit.py -scale S -offset O FILE"
