@@ -45,6 +45,7 @@ from geosr.errors import GeosrError, OutputError, UsageError
 if TYPE_CHECKING:
     from geosr.inference import Prediction
     from geosr.io.scene import Scene
+    from geosr.radiometry import Radiometry
 
 
 @app.command()
@@ -319,10 +320,11 @@ def info(
     from rich.table import Table
 
     table = Table("fact", "value", "from", title=facts["name"], title_justify="left")
-    for name, value in (facts | {"models": models}).items():
-        if name not in ("name", "from"):
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
-            table.add_row(name, shown, facts["from"].get(name, ""))
+    values = {f"values of {band}": _in_words(one) for band, one in facts["values"].items()}
+    rows = {name: value for name, value in facts.items() if name not in ("name", "from", "values", "models")}
+    for name, value in (rows | values | {"models": models}).items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
+        table.add_row(name, shown, facts["from"].get(name, ""))
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
 
 
@@ -331,9 +333,10 @@ def _facts(scene: "Scene") -> dict[str, Any]:
     from geosr.grid import resolution_m
     from geosr.inference.choose import fitting_models
 
-    radiometry: dict[str, Any]
+    radiometry: dict[str, Any] = {}
+    encoding = None
     try:
-        encoding = scene.radiometry
+        encoding = scene.encoding(scene.bands)
         radiometry = {
             "scale": encoding.scale,
             "offset": encoding.offset,
@@ -342,8 +345,9 @@ def _facts(scene: "Scene") -> dict[str, Any]:
         }
         if encoding.nodata is not None and not math.isfinite(encoding.nodata):
             radiometry["nodata"] = str(encoding.nodata)  # JSON has no NaN
+        _ = scene.radiometry  # fails where the values do not bear it out
     except GeosrError as error:
-        radiometry = {"radiometry": str(error)}
+        radiometry["radiometry"] = str(error)
     pixel = resolution_m(scene.geobox)
     steps = zip(scene.bands, scene.steps, strict=True)
     repeated = [f"{band} {step} x {step}" for band, step in steps if step > 1]
@@ -356,9 +360,40 @@ def _facts(scene: "Scene") -> dict[str, Any]:
         "bounds": list(scene.geobox.boundingbox),
         "dtype": scene.dtype,
         **radiometry,
+        "values": _values(scene, encoding),
         **({"repeated": repeated} if repeated else {}),
         "masks": list(scene.masks),
         **({} if scene.mask is None else {"masked": f"about {100 * scene.mask.share(scene.geobox):.1f} %"}),
         "models": [weights.spec.name for weights in fitting_models(scene)],
         "from": scene.facts,
     }
+
+
+def _values(scene: "Scene", encoding: "Radiometry | None") -> dict[str, Any]:
+    """Of each band lowest, middle and highest digital number and reflectance, and shares of pixels, of a sample."""
+    try:
+        statistics = {band: asdict(one) for band, one in scene.statistics().items()}
+    except GeosrError:  # the file is damaged; whoever reads it says so
+        return {}
+    for one in statistics.values():
+        numbers = [one[word] for word in ("minimum", "median", "maximum")]
+        one["reflectance"] = None
+        if encoding is not None and None not in numbers:
+            one["reflectance"] = [float(f"{encoding.scale * dn + encoding.offset:.6g}") for dn in numbers]
+    return statistics
+
+
+def _in_words(values: dict[str, Any]) -> str:
+    """The values of a band on one line.
+
+    >>> shares = {"invalid": 0.25, "zero": 0.0, "saturated": 0.0}
+    >>> _in_words({"minimum": 1.0, "median": 12.5, "maximum": 5000.0, **shares, "reflectance": [0.0001, 0.00125, 0.5]})
+    'minimum 1, median 12.5, maximum 5000 (reflectance 0.0001, 0.00125, 0.5); 25 % invalid, 0 % zero, 0 % saturated'
+    """
+    shares = ", ".join(f"{100 * values[word]:.3g} % {word}" for word in ("invalid", "zero", "saturated"))
+    if values["minimum"] is None:
+        return f"none is valid; {shares}"
+    numbers = ", ".join(f"{word} {values[word]:.7g}" for word in ("minimum", "median", "maximum"))
+    reflectance = values["reflectance"]
+    told = f" (reflectance {', '.join(f'{value:.4g}' for value in reflectance)})" if reflectance else ""
+    return f"{numbers}{told}; {shares}"

@@ -6,6 +6,7 @@ about.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,7 +155,7 @@ class Plausibility:
                 "100 %); how many times finer the result is belongs to the model: choose it with factor=2 or factor=4"
             )
         beyond = self._beyond(lit)
-        if len(np.unique(lit[beyond])) <= _FILLS:
+        if len(np.unique(lit[beyond])) <= _FILLS:  # a fill value, of which the range is asked
             lit = lit[~beyond]
         if not lit.size:
             return
@@ -167,7 +168,7 @@ class Plausibility:
             raise RadiometryError(self.claims.silence(self.name, self.radiometry.dtype, holds, nodata=nodata))
         # Tags of a file are trusted as far as values can be reflectance at all; so are users who say that they are.
         trusted = scale == 1 if "scale" in self.stated else self.said["scale"] not in _OUTLIVE
-        if self._reflectance(median) > BRIGHT and not trusted:
+        if self._reflectance(median) > (HIGHEST if trusted else BRIGHT):
             raise RadiometryError(
                 f"{self.name} holds {self.radiometry.dtype} {holds}; scale {scale:g} ({self.said['scale']}) makes that "
                 f"a reflectance of {self._reflectance(median):.6g}, where surfaces stay near 1; {self._remedy('scale')}"
@@ -178,7 +179,8 @@ class Plausibility:
         scale, floats = self.radiometry.scale, np.dtype(self.radiometry.dtype).kind == "f"
         holds = f"{self.name} holds {self.radiometry.dtype} values up to"
         highest, bright = float(np.abs(lit).max()), float(np.percentile(np.abs(lit), 98))
-        if highest >= _COUNTED and highest * scale < _DARK:
+        dark = bright * scale < _VANISHED if "scale" in self.stated else highest * scale < _DARK
+        if highest >= _COUNTED and dark:
             raise RadiometryError(
                 f"{holds} {highest:.6g}, of which scale {scale:g} ({self.said['scale']}) makes a reflectance of "
                 f"{highest * scale:.3g} at most, darker than any image; {self._remedy('scale')}"
@@ -219,18 +221,16 @@ class Plausibility:
     def _mark(self, value: Any) -> str:
         """How to say that a value marks invalid pixels."""
         nodata = self.radiometry.nodata
-        if nodata is None or nodata != nodata:
-            return f"give nodata={_spelt(value)}"
-        return (
-            f"nodata={nodata:g}, which the data have, must be it: give those pixels {nodata:g}, or correct the tag: "
-            f"gdal_edit.py -a_nodata {_spelt(value)} FILE"
-        )
+        tag = f"gdal_edit.py -a_nodata {_spelt(value)} FILE" if self.claims.form == "flag" else "_FillValue"
+        if nodata is None or math.isnan(nodata):
+            return f"give nodata={_spelt(value)}, or tag the data: {tag}"
+        return f"give those pixels the nodata of the data, {_spelt(nodata)}, or correct that: {tag}"
 
     def _remedy(self, fact: str) -> str:
         """What to do about a wrong scale or offset, by who says it."""
         said = self.said.get(fact, "nothing")
         if fact in self.stated or said.startswith("nothing"):
-            return "give another scale and offset"
+            return "give another scale and offset; Sentinel-2 has scale=1e-4"
         if said in _OUTLIVE:
             return f"drop or correct scale_factor and add_offset in the {said} and state what the values are"
         if said.startswith("GDAL"):
