@@ -53,13 +53,13 @@ def test_info_shows_the_values(geosr, path, monkeypatch):
     code, out, _ = geosr("info", path, *reading)
     assert code == 0
     assert (
-        "minimum 0, median 2019.5, maximum 2949 (reflectance 0, 0.202, 0.2949); 5 % invalid, 10 % zero, 2 % saturated"
+        "minimum 0, median 2029.5, maximum 2999 (reflectance 0, 0.2029, 0.2999); 5 % invalid, 10 % zero, 2 % saturated"
         in out
     )
     code, out, _ = geosr("info", path, *reading, "--json")
     facts = json.loads(out)
     assert facts["values"]["B02"] == {
-        "minimum": 0, "median": 2019.5, "maximum": 2949, "reflectance": [0, 0.20195, 0.2949], "invalid": 0.05,
+        "minimum": 0, "median": 2029.5, "maximum": 2999, "reflectance": [0, 0.20295, 0.2999], "invalid": 0.05,
         "zero": 0.1, "saturated": 0.02,
     }  # fmt: skip
     assert "radiometry" not in facts
