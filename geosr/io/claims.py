@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -166,6 +166,11 @@ class Claims:
 def claim(value: float | None, source: str) -> Said | None:
     """A value and who said it, if anyone did."""
     return None if value is None else Said(value, source)
+
+
+def who_says(facts: Iterable[Said | None]) -> str:
+    """The distinct sources of a fact, in words."""
+    return ", ".join(dict.fromkeys("nothing says it" if fact is None else fact.source for fact in facts))
 
 
 def shared_encoding(bands: Sequence[Encoded], *, name: str) -> dict[str, float | None]:

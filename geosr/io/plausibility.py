@@ -7,7 +7,7 @@ about.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosr.errors import RadiometryError
-from geosr.io.claims import BRIGHT, Claims, claim
+from geosr.io.claims import BRIGHT, Claims, Encoded, claim, shared_encoding, who_says
 from geosr.radiometry import Radiometry
 
 LOWEST, HIGHEST = -1.0, 20.0
@@ -236,6 +236,41 @@ class Plausibility:
         if said.startswith("GDAL"):
             return "correct a wrongly tagged file: gdal_edit.py -scale S -offset O FILE"
         return f"correct scale and offset, which come from: {said}"
+
+
+def plausibility_of(
+    layers: Sequence[Encoded],
+    bands: tuple[str, ...],
+    claims: Claims,
+    *,
+    name: str,
+    dtype: str,
+    extremes: Callable[[], tuple[float, float]],
+) -> Plausibility:
+    """What is to be asked of the values of some bands of a scene.
+
+    Args:
+        layers: What is known of each band.
+        bands: Their names.
+        claims: What the user states.
+        name: What messages call the scene.
+        dtype: The numpy name of the stored type.
+        extremes: The lowest and the highest digital number, where the unit is unknown.
+
+    Raises:
+        RadiometryError: Nothing says what integers mean, or the bands differ.
+    """
+    values = shared_encoding(layers, name=name)
+    silent, floats = values["scale"] is None, np.dtype(dtype).kind == "f"
+    if silent and not floats:
+        low, high = extremes()
+        observed = f"values from {low:.10g} to {high:.10g}"
+        raise RadiometryError(claims.silence(name, dtype, observed, nodata=layers[0].nodata))
+    scale, offset = 1.0 if values["scale"] is None else values["scale"], values["offset"] or 0.0
+    nodata = math.nan if values["nodata"] is None and floats else values["nodata"]
+    radiometry = Radiometry(scale, offset, nodata, values["saturated"], dtype)
+    said = {fact: who_says(getattr(layer, fact) for layer in layers) for fact in ("scale", "offset")}
+    return Plausibility(name, radiometry, said, silent, claims.stated, bands, claims)
 
 
 def _ends(dtype: np.dtype) -> tuple[float, float]:

@@ -72,4 +72,4 @@ class Sample:
         kept = self.dn[self.valid]
         low, middle, high = np.percentile(kept.astype(np.float64), [0, 50, 100]).tolist() if kept.size else [None] * 3
         zero = float((self.valid & (self.dn == 0)).mean())
-        return Statistics(low, middle, high, float(1 - self.known.mean()), zero, float(self.saturated.mean()))
+        return Statistics(low, middle, high, float((~self.known).mean()), zero, float(self.saturated.mean()))

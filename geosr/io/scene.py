@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
-from geosr.errors import BandError, GridError, InputError, RadiometryError, did_you_mean
+from geosr.errors import BandError, GridError, InputError, did_you_mean
 from geosr.grid import Window, size
-from geosr.io.claims import Claims, shared_encoding
+from geosr.io.claims import Claims, who_says
 from geosr.io.gdal import GdalFile
 from geosr.io.grids import Place, common_grid
 from geosr.io.layers import Layer, band_names, basename, layers_of
-from geosr.io.plausibility import Plausibility
+from geosr.io.plausibility import Plausibility, plausibility_of
 from geosr.io.raster import Raster
 from geosr.io.sample import Sample, Statistics
-from geosr.io.source import Said, Source, zarr_store
+from geosr.io.source import Source, zarr_store
 from geosr.radiometry import Radiometry
 from geosr.sensors import canonical_band
 
@@ -130,7 +130,9 @@ class Scene:
             raise BandError(f"{self.name} has band {' '.join(repeated)} more than once; name its bands with --bands")
         self.facts = {
             "bands": told_by or "nothing names them; give --bands",
-            **{fact: _tell(getattr(layer, fact) for layer in self._layers) for fact in ("scale", "offset", "nodata")},
+            **{
+                fact: who_says(getattr(layer, fact) for layer in self._layers) for fact in ("scale", "offset", "nodata")
+            },
             **({"alpha": f"band {', '.join(str(place + 1) for place in first.alpha)}"} if first.alpha else {}),
             "crs": "nothing" if self.geobox.crs is None else f"the file ({self.geobox.crs})",
         }
@@ -239,25 +241,12 @@ class Scene:
             self._plausible[indices] = plausibility
         return self._plausible[indices]
 
-    def _said(self, indices: tuple[int, ...]) -> Plausibility:
+    def _said(self, indices: Sequence[int]) -> Plausibility:
         """What is said of these bands, of which their values are to be asked."""
         layers = [self._layers[index] for index in indices]
-        values = shared_encoding(layers, name=self.name)
-        silent, floats = values["scale"] is None, np.dtype(self.dtype).kind == "f"
-        if silent and not floats:
-            low, high = self.describe_values()
-            observed = f"values from {low:.10g} to {high:.10g}"
-            raise RadiometryError(self._claims.silence(self.name, self.dtype, observed, nodata=self._layers[0].nodata))
-        nodata = math.nan if values["nodata"] is None and floats else values["nodata"]
-        scale, offset = 1.0 if values["scale"] is None else values["scale"], values["offset"] or 0.0
-        return Plausibility(
-            self.name,
-            Radiometry(scale, offset, nodata, values["saturated"], self.dtype),
-            {fact: _tell(getattr(layer, fact) for layer in layers) for fact in ("scale", "offset")},
-            assumed=silent,
-            stated=self._claims.stated,
-            bands=tuple(self.bands[index] for index in indices),
-            claims=self._claims,
+        names = tuple(self.bands[index] for index in indices)
+        return plausibility_of(
+            layers, names, self._claims, name=self.name, dtype=self.dtype, extremes=self.describe_values
         )
 
     def select(self, names: Sequence[str]) -> tuple[int, ...]:
@@ -499,8 +488,3 @@ def _part(geobox: GeoBox, window: Window) -> GeoBox:
     a, b, c, d, e, f = geobox.affine[:6]
     corner = (c + a * columns.start + b * rows.start, f + d * columns.start + e * rows.start)
     return GeoBox(size(window), Affine(a, b, corner[0], d, e, corner[1]), geobox.crs)
-
-
-def _tell(said: Iterable[Said | None]) -> str:
-    """The distinct sources of a fact."""
-    return ", ".join(dict.fromkeys("nothing says it" if one is None else one.source for one in said))
