@@ -28,6 +28,7 @@ from geosr.training.ema import EMA
 from geosr.training.figures import central, figures, inside
 from geosr.training.health import require_finite
 from geosr.training.optim import NETWORKS, Plateau, build_optimizer, clip, set_rate
+from geosr.training.resume import reopen
 
 Batch = dict[str, Tensor]
 
@@ -353,14 +354,16 @@ class SuperResolution(L.LightningModule):
             "config": self.config.to_dict(),
             "spec": self.model.spec.to_dict(),
             "step": self.step,
+            "steps": self.schedule.total,
             "accuracy": self.accuracy,
             "plateaus": [plateau.state_dict() for plateau in self.plateaus],
             "scalers": [scaler.state_dict() for scaler in self.scalers],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was made."""
+        """Go on where the checkpoint was made, with as many steps as the run has now."""
         facts = checkpoint[FACTS]
+        reopen(checkpoint["loops"], step=facts["step"], total=self.schedule.total)
         self.step, self.accuracy = facts["step"], facts["accuracy"]
         for plateau, state in zip(self.plateaus, facts["plateaus"], strict=True):
             plateau.load_state_dict(state)
