@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from geosr import files
-from geosr.errors import ModelError
+from geosr.errors import ModelError, TrainingError
 from geosr.models.checkpoint import require_intact
 from geosr.training.folder import writing
 from geosr.training.optim import is_better_higher
@@ -66,6 +66,19 @@ class KeepBest(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Keep it, if it is one of the best.
+
+        Raises:
+            TrainingError: No validation image allows to measure what the best has the best value of.
+        """
+        if trainer.state.fn == TrainerFn.FITTING and self.monitor not in trainer.callback_metrics:
+            raise TrainingError(
+                f"Schedulers.metric is {self.monitor}, and no validation image has enough valid pixels to measure it; "
+                "take another, such as val_metrics/l1, or other scenes (Data.val_scenes, Data.min_valid)"
+            )
+        super().on_validation_end(trainer, module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the best checkpoints that are in the run's own folder: another copy of the run is another run."""

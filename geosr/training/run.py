@@ -277,7 +277,7 @@ class Run:
             "metrics": {
                 name: round(float(value), 6)
                 for name, value in (measured or {}).items()
-                if name.startswith(("val_metrics/", "validation/"))
+                if name.startswith(("val_metrics/", "validation/")) and math.isfinite(value)
             },
         }
         with writing(self.folder / SUMMARY):
@@ -398,23 +398,36 @@ def _precision(config: Config) -> str:
     return "bf16-mixed" if native_bf16(device_of(config)) else "32-true"
 
 
+FIGURES = {
+    "psnr": "PSNR {psnr:.2f} dB",
+    "psnr_over_bicubic": "({psnr_over_bicubic:+.2f} dB over bicubic)",
+    "sam": "SAM {sam:.3f}° (bicubic {sam_bicubic:.3f}°)",
+    "ssim": "SSIM {ssim:.4f} (bicubic {ssim_bicubic:.4f})",
+    "consistency": "degraded output differs from the input by {consistency:.1e} (bicubic {consistency_bicubic:.1e})",
+}
+"""Figures of a validation that a weights file keeps, and how the log says them."""
+
+
 def quality(measured: Mapping[str, float]) -> dict[str, float]:
-    """Figures of the last validation as a weights file tells them: PSNR in dB, SAM in degrees."""
-    if not measured:
-        return {}
+    """Figures of the last validation as a weights file keeps them: PSNR in dB, SAM in degrees.
+
+    One that could not be measured is absent.
+    """
     values = {name.rpartition("/")[2]: value for name, value in measured.items() if name.startswith("val_metrics/")}
-    figures = {"psnr": values["psnr"], "psnr_over_bicubic": values["psnr_gain"]}
+    found = {"psnr": values.get("psnr"), "psnr_over_bicubic": values.get("psnr_gain")}
     for name in ("sam", "ssim", "consistency"):
         for ending in ("", "_bicubic"):
-            value = values[name + ending]
-            figures[name + ending] = math.degrees(value) if name == "sam" else value
-    return {name: round(float(value), 6) for name, value in figures.items()}
+            value = values.get(name + ending)
+            found[name + ending] = math.degrees(value) if value is not None and name == "sam" else value
+    return {name: round(float(value), 6) for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def describe_quality(figures: Mapping[str, float]) -> str:
-    """A line of validation figures, each next to that of bicubic interpolation."""
-    return (
-        "validation: PSNR {psnr:.2f} dB ({psnr_over_bicubic:+.2f} dB over bicubic), SAM {sam:.3f}° (bicubic "
-        "{sam_bicubic:.3f}°), SSIM {ssim:.4f} (bicubic {ssim_bicubic:.4f}), degraded output differs from the input by "
-        "{consistency:.1e} (bicubic {consistency_bicubic:.1e})"
-    ).format_map(figures)
+    """A line of validation figures, each next to that of bicubic interpolation; those that are absent are named."""
+    there = [text.format_map(figures) for name, text in FIGURES.items() if {name, f"{name}_bicubic"} & figures.keys()]
+    absent = [name.upper() for name in ("psnr", "sam", "ssim") if name not in figures]
+    absent += [] if "consistency" in figures else ["consistency"]
+    line = "validation: " + ", ".join(there).replace("dB, (", "dB (")
+    if absent:
+        line += f"; too few valid pixels lie together to measure {' and '.join(absent)}"
+    return line

@@ -49,7 +49,13 @@ def make_trainer(run: "Run", callbacks: Sequence[L.Callback], *, quiet: bool) ->
     if training.early_stopping_patience:
         mode = "max" if is_better_higher(metric) else "min"
         several.append(
-            Patience(metric, mode=mode, patience=training.early_stopping_patience, check_on_train_epoch_end=False)
+            Patience(
+                metric,
+                mode=mode,
+                patience=training.early_stopping_patience,
+                strict=False,
+                check_on_train_epoch_end=False,
+            )
         )
     if config.Logging.num_val_images:
         several.append(Panels(run.folder, config.Data.bands, config.Logging.num_val_images))
