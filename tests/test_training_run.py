@@ -63,7 +63,7 @@ def here(tmp_path, monkeypatch):
 def run(tmp_path_factory):
     """What ``geosr train`` leaves and says: the path of the weights, standard output and standard error."""
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "geosr.cli", "train", "-c", "config_demo.yaml", *TINY]
+    command = [sys.executable, "-m", "geosr", "train", "-c", "config_demo.yaml", *TINY]
     package = Path(geosr.__file__).parents[1]
     environment = {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -497,7 +497,7 @@ def test_two_processes_leave_one_run(here):
     command = [
         sys.executable,
         "-m",
-        "geosr.cli",
+        "geosr",
         "train",
         "-c",
         "config_demo.yaml",
