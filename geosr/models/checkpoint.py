@@ -1,5 +1,6 @@
 """The networks of a training checkpoint; nothing of it is unpickled but tensors and plain values."""
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,36 @@ def read_checkpoint_spec(path: Path) -> ModelSpec:
         ModelError: It is no checkpoint of geosr.
     """
     return _read(path)[1]
+
+
+def require_intact(path: Path) -> None:
+    """Checksums of a checkpoint: fail where a byte of it is not what was written.
+
+    PyTorch stores a CRC-32 of every part of a checkpoint, and does not compare it when the checkpoint is read.
+
+    Raises:
+        ModelError: It is no checkpoint, or empty, cut off or changed.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+            # As PyTorch writes them. Parts that are compressed or share their bytes might be endless.
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
+            if packed or sum(part.file_size for part in parts) > path.stat().st_size:
+                raise ModelError(f"{path} is no checkpoint that PyTorch wrote: its parts are packed")
+            damaged = archive.testzip()
+    except ModelError:
+        raise
+    except Exception as error:  # zipfile raises whatever the bytes provoke
+        raise ModelError(
+            f"{path} is no checkpoint, or is cut off ({str(error).strip() or type(error).__name__}); take an earlier "
+            "checkpoint of the run, or a copy"
+        ) from error
+    if damaged is not None:
+        raise ModelError(
+            f"{path} is damaged: its part {damaged!r} differs from its checksum; take an earlier checkpoint of the "
+            "run, or a copy"
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, Any], ModelSpec]:
