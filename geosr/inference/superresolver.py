@@ -5,6 +5,7 @@ import logging
 import threading
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -262,6 +263,7 @@ def load_model(
     blend: tuple[str | Path, float] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    trust: str | Sequence[str] = (),
 ) -> SuperResolver:
     """A model, ready to use: a shipped one by name, that of a file or of a run's folder, or one on the hub.
 
@@ -275,16 +277,20 @@ def load_model(
         blend: Another model of the same network, and its share of the weights: see `geosr.models.blend_models`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        trust: Modules and packages whose code may run for weights of a class of one's own: ``("package.module",)``. To
+            load such weights imports the class, and only these names allow that; never for a file on the hub.
 
     Raises:
-        ModelError: There is no such model, or the other is another network.
+        ModelError: There is no such model, it is damaged or asks for code that is not trusted, or the other is another
+            network.
     """
     weights = find_weights(name)
-    model = load_weights(weights.path)
+    model = load_weights(weights, trust=trust)
     if blend is None:
         return SuperResolver(model, device=device, precision=precision, weights_hash=weights.sha256)
     other, share = blend
-    return SuperResolver(blend_models(model, load_weights(other), share), device=device, precision=precision)
+    mixed = blend_models(model, load_weights(other, trust=trust), share)
+    return SuperResolver(mixed, device=device, precision=precision)
 
 
 def _hash(model: Model) -> str:

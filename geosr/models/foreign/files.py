@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from geosr.errors import ModelError
-from geosr.models.hub import sha256_of
+from geosr.files import sha256_of
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net")
 """Keys that programs keep the weights under, those of averaged weights first."""
