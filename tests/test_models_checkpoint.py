@@ -34,7 +34,7 @@ def test_a_bit_that_flipped_in_the_weights_or_the_plain_values_is_found(checkpoi
 def test_a_checkpoint_that_is_cut_off_or_empty_is_refused(checkpoint, share):
     content = checkpoint.read_bytes()
     checkpoint.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ModelError, match=r"last\.ckpt is no checkpoint, or is cut off"):
+    with pytest.raises(ModelError, match=r"last\.ckpt is no checkpoint of geosr, or is cut off"):
         require_intact(checkpoint)
 
 

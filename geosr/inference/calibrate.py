@@ -149,6 +149,8 @@ def _parts(
         hr = fill_invalid(raster.array, raster.valid, distance=2 * BORDER)
         lr = simulated(torch.from_numpy(hr)[None], spec)
         sr = resolver(lr)
+        origin = [part.start for part in tile.read]
+        resolver.require_finite(sr[0].numpy(), lr[0].numpy(), np.ones(lr.shape[2:], bool), origin=origin)
         error = np.abs(sr[0].numpy() - hr)
         yield [
             (local_rms(detail)[inner][clear[inner]], wrong[inner][clear[inner]])

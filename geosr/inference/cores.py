@@ -159,7 +159,10 @@ def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded], answer: Answer) -
         return [None] * len(loaded)
     lr = torch.from_numpy(np.stack([one.lr for one in used]))
     origins = torch.tensor([[along.start for along in one.tile.read] for one in used])
-    sr = iter(resolver.ensemble(lr, answer, origins=origins).numpy())
+    made = resolver.ensemble(lr, answer, origins=origins).numpy()
+    for one, image, origin in zip(used, made, origins.tolist(), strict=True):
+        resolver.require_finite(image, one.lr, one.valid, origin=origin)
+    sr = iter(made)
     return [next(sr) if one.valid.any() else None for one in loaded]
 
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save
 from torch import Tensor
 
@@ -36,6 +37,8 @@ CONFIDENT = 8
 """Samples of a model that takes noise, where its confidence is asked for and no number of them."""
 _TURNS: defaultdict[torch.device, threading.Lock] = defaultdict(threading.Lock)
 """Of each device, whose turn it is: two networks at once would share its memory, and be no faster."""
+_BRIGHTEST = 20
+"""Reflectance that no surface has."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -212,6 +215,46 @@ class SuperResolver:
             sr = self(lr)
         return torch.cat([sr, Calibration.of(self.spec).expected_error(sr, lr)], dim=1) if answer.error else sr
 
+    def require_finite(
+        self,
+        sr: NDArray[np.float32],
+        lr: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+        *,
+        origin: Sequence[int] = (0, 0),
+    ) -> None:
+        """Fail where the network makes NaN or infinite values of valid input: nobody would know them from nodata.
+
+        Args:
+            sr: What it made (band, y * scale, x * scale).
+            lr: What it was given (band, y, x).
+            valid: The input's mask (y, x).
+            origin: Row and column of the input's first pixel in its scene.
+
+        Raises:
+            ModelError: It does; the message names the first such pixel.
+        """
+        if torch.from_numpy(sr).sum().isfinite():  # one pass, and most often all that is needed
+            return
+        scale = self.spec.scale
+        odd = ~np.isfinite(sr).all(axis=0)
+        odd = odd.reshape(valid.shape[0], scale, valid.shape[1], scale).any(axis=(1, 3)) & valid
+        if not odd.any():
+            return
+        row, column = (int(place) for place in np.argwhere(odd)[0])
+        low, high = float(lr[:, row, column].min()), float(lr[:, row, column].max())
+        if self.precision != "fp32":
+            remedy = f"it was computed in {self.precision}, whose range may be too small: try precision fp32"
+        elif max(-low, high) > _BRIGHTEST:
+            remedy = "no reflectance is so large: say which value is nodata, or which scale the input has"
+        else:
+            remedy = "its weights may be damaged, or its training diverged: take other weights"
+        raise ModelError(
+            f"model {self.spec.name!r} makes values that are not finite of {int(odd.sum())} valid pixels, the first "
+            f"in row {origin[0] + row}, column {origin[1] + column} of the input, where reflectance is from {low:.3g} "
+            f"to {high:.3g}; {remedy}"
+        )
+
     def superresolve(
         self,
         raster: Raster,
@@ -251,6 +294,7 @@ class SuperResolver:
         require_blocks(lr, raster.valid, self.spec)
         filled = fill_invalid(lr, raster.valid, distance=fill_distance(self.context(answer)))
         sr = self.ensemble(torch.from_numpy(filled)[None], answer, origins=torch.tensor([origin]))[0].numpy()
+        self.require_finite(sr, filled, raster.valid, origin=origin)
         valid = upsample_mask(raster.valid, self.spec.scale)
         sr[:, ~valid] = np.nan
         bands = answer.bands(self.spec.outputs)

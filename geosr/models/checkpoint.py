@@ -70,14 +70,14 @@ def require_intact(path: Path) -> None:
             # As PyTorch writes them. Parts that are compressed or share their bytes might be endless.
             packed = any(part.compress_type != zipfile.ZIP_STORED for part in parts)
             if packed or sum(part.file_size for part in parts) > path.stat().st_size:
-                raise ModelError(f"{path} is no checkpoint that PyTorch wrote: its parts are packed")
+                raise ModelError(f"{path} is no checkpoint of geosr: its parts are packed")
             damaged = archive.testzip()
     except ModelError:
         raise
     except Exception as error:  # zipfile raises whatever the bytes provoke
         raise ModelError(
-            f"{path} is no checkpoint, or is cut off ({str(error).strip() or type(error).__name__}); take an earlier "
-            "checkpoint of the run, or a copy"
+            f"{path} is no checkpoint of geosr, or is cut off ({str(error).strip() or type(error).__name__}); take an "
+            "earlier one of the run or a copy, and of another program's the weights by geosr models import"
         ) from error
     if damaged is not None:
         raise ModelError(
@@ -111,12 +111,21 @@ def _state(state: object, path: Path) -> Mapping[str, Tensor]:
     """
     if not isinstance(state, Mapping) or not all(isinstance(name, str) for name in state):
         raise ModelError(f"{path} holds no weights: its state_dict is {_kind(state)}, and no tensors by name")
+    require_tensors(state, path)
+    return state
+
+
+def require_tensors(state: Mapping[str, Any], path: Path) -> None:
+    """Fail where one of the values by name is no plain tensor, or is larger than what the file stores of it.
+
+    Raises:
+        ModelError: It is.
+    """
     for name, value in state.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
-            raise ModelError(f"{path} holds no weights: {printable(name)} is {_kind(value)}, and no plain tensor")
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise ModelError(f"{path} holds no state dictionary: {printable(name)} is {_kind(value)}, no plain tensor")
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ModelError(f"{path} is damaged: {printable(name)} has more values than are stored of it")
-    return state
 
 
 def _kind(value: object) -> str:

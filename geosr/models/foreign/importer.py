@@ -11,11 +11,11 @@ from torch import nn
 from geosr.config.opensr import BANDS as OPENSR_BANDS
 from geosr.config.opensr import is_opensr, translate
 from geosr.errors import ConfigError, ModelError
+from geosr.models.fitting import fitted_network
 from geosr.models.foreign import basicsr, opensr
 from geosr.models.foreign.files import ForeignFile, read_config, read_foreign
 from geosr.models.foreign.layout import Recognised
 from geosr.models.model import Model
-from geosr.models.registry import build_network
 from geosr.models.spec import ModelSpec
 from geosr.sensors import RGB
 
@@ -242,15 +242,9 @@ def _network(spec: ModelSpec, found: Recognised, path: str | Path) -> nn.Module:
     """The network with its weights.
 
     Raises:
-        ModelError: Tensors are missing, or have other shapes than the others imply.
+        ModelError: Tensors are missing, not finite, or have other shapes than the others imply.
     """
-    network = build_network(spec)
-    try:
-        network.load_state_dict(found.state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path} looks like {found.what} and does not fit it: {reason}") from error
-    return network
+    return fitted_network(spec, found.state, source=f"{path}, which looks like {found.what},")
 
 
 @torch.inference_mode()
