@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ def superresolve_cube(
     confidence: bool = False,
     variant: str | None = None,
     factor: int | None = None,
+    trust: str | Sequence[str] = (),
 ) -> xr.DataArray | xr.Dataset:
     """The xarray object with the model's bands on the finer grid, in the units and the encoding of the input.
 
@@ -58,6 +59,7 @@ def superresolve_cube(
         confidence: Further bands that say how sure the model is.
         variant: Which of the shipped models that fit: ``standard``, ``fast`` or ``detail``.
         factor: How many times finer the shipped one is to make the bands.
+        trust: Modules whose code may run for a model of a class of one's own, as for `geosr.load_model`.
 
     Raises:
         GeosrError: See its children; the message says what to do.
@@ -73,7 +75,8 @@ def superresolve_cube(
         weights = choose_model(cube, model, variant=variant, factor=factor)
         chosen = cube.select(weights.spec.bands)
         units, geobox = chosen.units, chosen.geobox  # fails, where it does, before the weights are loaded
-        key = locate(weights.spec.name if model is None else model, device=device, precision=precision)
+        name = weights.spec.name if model is None else model
+        key = locate(name, device=device, precision=precision, trust=trust)
     if geobox.crs is None:
         log.warning("%s has no coordinate reference system; its output will have none", cube.name)
     resolver = key.load()

@@ -102,6 +102,7 @@ def predict(
     dtype: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    trust: str | Sequence[str] = (),
     batch_size: int = 1,
     tile: int = DEFAULT_TILE,
     executor: Executor | None = None,
@@ -160,6 +161,7 @@ def predict(
         dtype: Type of the output; ``float32`` stores reflectance itself. None keeps the input's.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        trust: Modules and packages whose code may run for a model of a class of one's own, as for `geosr.load_model`.
         batch_size: Tiles that the network takes at once.
         tile: Side of a tile, LR pixels; rounded so that tiles fill whole blocks of the output.
         executor: Who does the work: `InProcess` (None), `Processes` of this machine, or a `Dask` cluster.
@@ -209,7 +211,16 @@ def predict(
             log.warning("%s has no coordinate reference system; its output will have none", scene.name)
         if preview is not None:
             check_file(Path(preview), [*scene.paths, os.fspath(out)], overwrite=True)
-        key = _model(scene, model, variant=variant, factor=factor, blend=blend, device=device, precision=precision)
+        key = _model(
+            scene,
+            model,
+            variant=variant,
+            factor=factor,
+            blend=blend,
+            device=device,
+            precision=precision,
+            trust=trust,
+        )
         resolver = key.load()
         answer = resolver.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
         job = Job.plan(scene, key, aoi=aoi, dtype=dtype, tile=tile, answer=answer)
@@ -279,18 +290,21 @@ def predict(
     )
 
 
-def assemble(out: str | os.PathLike[str], *, progress: Progress | None = None) -> Prediction:
+def assemble(
+    out: str | os.PathLike[str], *, progress: Progress | None = None, trust: str | Sequence[str] = ()
+) -> Prediction:
     """Make the result of work that several runs with a ``shard`` each have done; nothing is super-resolved.
 
     Args:
         out: What the runs were to write.
         progress: Called as by :func:`predict`.
+        trust: As for :func:`predict`; it is not kept with the work.
 
     Raises:
         OutputError: There is no such work, or some of it is missing.
     """
     call = stored_call(Path(os.path.abspath(out)))
-    return predict(**call, device="cpu", executor=_Nobody(), progress=progress)
+    return predict(**call, device="cpu", executor=_Nobody(), progress=progress, trust=trust)
 
 
 class _Nobody:
@@ -315,6 +329,7 @@ def _model(
     blend: tuple[str | Path, float] | None,
     device: str,
     precision: str,
+    trust: str | Sequence[str],
 ) -> ModelKey:
     """The key of the model to use; bands that it leaves out are told."""
     if isinstance(model, SuperResolver):
@@ -323,7 +338,8 @@ def _model(
     else:
         weights = choose_model(scene, model, variant=variant, factor=factor)
         scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
-        key = locate(weights.spec.name if model is None else model, blend=blend, device=device, precision=precision)
+        name = weights.spec.name if model is None else model
+        key = locate(name, blend=blend, device=device, precision=precision, trust=trust)
     spec = key.load().spec
     taken = scene.select(spec.bands)
     left_out = [label for place, label in enumerate(scene.labels) if place not in taken]
@@ -334,7 +350,8 @@ def _model(
 
 def _repeatable(asked: Mapping[str, Any], output: Output, key: ModelKey) -> dict[str, Any]:
     """What `predict` was asked for, so that it can be asked again from any folder, and of a machine of any kind."""
-    here = ("executor", "shard", "progress", "restart", "device", "variant", "factor")
+    # What is trusted is the user's word each time: a file that names a module would be code.
+    here = ("executor", "shard", "progress", "restart", "device", "variant", "factor", "trust")
     call = {name: value for name, value in asked.items() if name not in here}
     if isinstance(asked["aoi"], str):
         (call["aoi"],) = _anywhere(asked["aoi"])
