@@ -257,6 +257,8 @@ def item_claims(found: ItemScene, user: Claims, *, decides: bool = False) -> Cla
         del told["offset"]
     if decides and user.offset is not None:
         told.pop("offset", None)
+    if user.nodata is not None and math.isnan(told.get("nodata", 0)):  # invalid in a float, and nothing in an integer
+        del told["nodata"]
     for fact, value in told.items():
         claim = getattr(user, fact)
         if claim is not None and not _same(claim, value):

@@ -283,7 +283,7 @@ def processing_baseline(item: pystac.Item) -> str | None:
     Raises:
         InputError: A property that holds it is neither.
     """
-    if _of_another_mission(item):
+    if _of_another_mission(item) or "geosr:model" in item.properties:  # a result has the encoding that it says itself
         return None
     for word in filter(_BASELINE.fullmatch, item.properties):
         if baseline := _baseline(item, word):
