@@ -210,8 +210,9 @@ NEEDS_MORE = {"finetune_pairs.yaml", "config_own.yaml"}
 def test_every_shipped_config_goes_through_all_its_phases(here, shared_data, name):
     overrides = ["Training.accelerator=cpu", "Data.val_patches=2", "Data.patch_size=12"]
     if name != "config_demo.yaml":
-        val = "s2/germany_fields_10m.tif" if name == "s2-20m-x2.yaml" else "s2_20m_grid/lidia.tif"
-        overrides += [f"Data.root={shared_data}", f"Data.val_scenes=[{val}]"]
+        val = "s2/germany_fields_10m.tif" if name == "s2-20m-x2.yaml" else "s2/danube_a_10m.tif"
+        windows = f"Data.val_windows={{{val}: [0, 0, 160, 160]}}"
+        overrides += [f"Data.root={shared_data}", f"Data.val_scenes=[{val}]", windows]
     path = train(name, overrides, debug=True, quiet=True)
     assert load_model(path).spec.provenance["step"] == 16
     config = load_config(path.parent / "config.yaml")
