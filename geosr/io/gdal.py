@@ -66,8 +66,11 @@ class GdalFile:
 
     @property
     def product(self) -> ProductMetadata | None:
-        """The Sentinel-2 product that the file is part of."""
-        return product_metadata(self.path)
+        """The Sentinel-2 product that the file is an image of."""
+        file = self._file
+        product = product_metadata(self.path)
+        held = product is not None and product.decodes(self.path, dtype=file.dtypes[0], driver=file.driver)
+        return product if held else None
 
     @property
     def closed(self) -> bool:
