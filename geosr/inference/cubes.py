@@ -65,10 +65,12 @@ def superresolve_cube(
     if isinstance(model, SuperResolver):
         chosen, key = cube.select(model.spec.bands), keep(model)
         units, geobox = chosen.units, chosen.geobox
+        chosen.require_plausible()
     else:
         weights = choose_model(cube, model, variant=variant)
         chosen = cube.select(weights.spec.bands)
         units, geobox = chosen.units, chosen.geobox  # fails, where it does, before the weights are loaded
+        chosen.require_plausible()
         key = locate(weights.spec.name if model is None else model, device=device, precision=precision)
     if geobox.crs is None:
         log.warning("%s has no coordinate reference system; its output will have none", cube.name)
@@ -83,9 +85,7 @@ def superresolve_cube(
     further = len(answer.suffixes) > 1
     if further:
         made.require_stackable()
-    bands = _Words({}, units.values, units.stored)
-    if not units.assumed and units.state != "decoded":
-        bands = replace(bands, words=_missing(units.values, made.first))
+    bands = _Words(units.words, units.values, units.stored)
     runs = [bands, _spread(bands, units.state)] if further else [bands]
     if further and made.stacked and units.state != "decoded":
         # One array has one scale and one offset, and a spread or an error has others: both are reflectance then.
@@ -94,7 +94,7 @@ def superresolve_cube(
         units.values,
         tuple(run.values for run in runs),
         tuple(run.stored for run in runs),
-        chosen.name if units.assumed else None,
+        chosen.plausibility,
     )
     sr = superresolve_array(chosen.pixels(), key, encoding, answer=answer, batch_size=batch_size or 1)
     rebuilt = made.rebuilt(
@@ -108,19 +108,11 @@ def superresolve_cube(
 
 @dataclass(frozen=True)
 class _Words:
-    """How a run of bands is encoded, and the words for it that its input does not have already."""
+    """How a run of bands is encoded, and the words of CF for it."""
 
     words: Mapping[str, Any] | None
     values: Radiometry
     stored: Radiometry | None
-
-
-def _missing(radiometry: Radiometry, array: xr.DataArray) -> dict[str, Any]:
-    """The words for what the user said of an array, which its attributes do not say."""
-    words: dict[str, Any] = {"scale_factor": radiometry.scale, "add_offset": radiometry.offset}
-    if radiometry.nodata is not None and radiometry.nodata == radiometry.nodata:
-        words["_FillValue"] = radiometry.nodata
-    return {key: value for key, value in words.items() if key not in array.attrs and key not in array.encoding}
 
 
 def _spread(bands: _Words, state: str) -> _Words:
@@ -129,7 +121,7 @@ def _spread(bands: _Words, state: str) -> _Words:
         if bands.stored is None:
             return bands
         stored = spread_radiometry(bands.stored)
-        return replace(bands, words={"add_offset": stored.offset}, stored=stored)
+        return replace(bands, words={**(bands.words or {}), "add_offset": stored.offset}, stored=stored)
     taken = bands.stored is not None and bands.stored.nodata == 0
     offset = -bands.values.scale if taken else spread_radiometry(bands.values).offset
     values = replace(bands.values, offset=offset)
@@ -157,7 +149,7 @@ class Info:
 
 
 def info_of(cube: Cube) -> Info:
-    """What the object says of itself, what it leaves open, and which shipped models fit; no pixel is read."""
+    """What the object says of itself, what it leaves open, and which shipped models fit; what is lazy is not computed."""
     facts = {"bands": " ".join(cube.bands) + ("" if cube.named else " (only counted)")}
     shown = cube.known
     try:
@@ -180,6 +172,7 @@ def info_of(cube: Cube) -> Info:
         done = {"raw": "digital numbers", "masked": "digital numbers, NaN where invalid", "decoded": "reflectance"}
         facts["units"] = "reflectance, if their median is near 1" if units.assumed else done[units.state]
         facts |= {fact: f"{getattr(encoded, fact)} ({units.said[fact]})" for fact in ("scale", "offset", "nodata")}
+        shown.require_plausible()
     except GeosrError as error:
         facts["units"] = str(error)
     return Info(cube.name, facts)

@@ -14,11 +14,14 @@ from odc.geo.geobox import GeoBox
 
 from geosr.errors import BandError, GridError, RadiometryError, UsageError, did_you_mean
 from geosr.io.claims import Claims, shared_encoding
+from geosr.io.plausibility import Plausibility
+from geosr.io.source import StoredBand
 from geosr.io.xarray_grid import attributes, coordinates, geobox_of, spatial_dims, unchunked
-from geosr.io.xarray_units import ENCODING_WORDS, SCALING, Units, stored_band, units_of
+from geosr.io.xarray_units import ENCODING_WORDS, SCALING, State, Units, decoded_units, stored_band, units_of
 from geosr.sensors import canonical_band
 
 _BAND_DIMS = ("band", "bands")
+_SAMPLE_SIDE = 512  # pixels along each side of a sample of an image in memory
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,10 @@ class Cube:
         Raises:
             RadiometryError: Neither the object nor the user says it, or the bands differ.
         """
-        told = [stored_band(self.array(layer), layer.index) for layer in self.layers]
+        told = [self._stored_band(layer) for layer in self.layers]
+        if self.claims.scale == 1 and all(state == "raw" and band.dtype.startswith("float") for band, state in told):
+            # Floats may be reflectance beside attributes that arithmetic has kept; whoever says so is checked by values.
+            told = [(replace(band, scale=None, offset=None), state) for band, state in told]
         known = [self.claims.explain(band, name=self.name) for band, _ in told]
         states = {state for _, state in told}
         dtypes = {band.dtype for band in known}
@@ -145,15 +151,45 @@ class Cube:
                 f"bands of {self.name} are stored differently ({' '.join(sorted(states | dtypes))}); open them alike"
             )
         (state,), (dtype,) = states, dtypes
-        values = shared_encoding(known, name=self.name)
-        floats = np.dtype(self.dtype).kind == "f"
-        if values["scale"] is None and not (floats and np.dtype(dtype).kind == "f"):
-            raise RadiometryError(self.claims.silence(self.name, self.dtype, "values", nodata=known[0].nodata))
         said = {
             fact: one.source if (one := getattr(known[0], fact)) else "nothing"
             for fact in ("scale", "offset", "nodata")
         }
+        encodings = {str((band.scale, band.offset, band.nodata)) for band in known}
+        if state == "decoded" and len(encodings) > 1 and not any(band.saturated for band in known):
+            return decoded_units(self.dtype, said)
+        values = shared_encoding(known, name=self.name, names=self.bands)
+        floats = np.dtype(self.dtype).kind == "f"
+        if values["scale"] is None and not (floats and np.dtype(dtype).kind == "f"):
+            raise RadiometryError(self.claims.silence(self.name, self.dtype, "values", nodata=known[0].nodata))
         return units_of(values, state, dtype=self.dtype, stored=dtype, said=said)
+
+    @property
+    def plausibility(self) -> Plausibility:
+        """What is asked of the values of the bands; errors as for :attr:`units`."""
+        stated = {fact for fact in ("scale", "offset", "sensor") if getattr(self.claims, fact) is not None}
+        units = self.units
+        return Plausibility(self.name, units.values, units.said, units.assumed, frozenset(stated))
+
+    def require_plausible(self) -> None:
+        """Fail where a sample of values in memory cannot be reflectance; lazy ones are looked at when they are computed.
+
+        Raises:
+            RadiometryError: They cannot, or what they mean is unknown.
+        """
+        if self.lazy:
+            return
+        steps = {dim: slice(None, None, max(1, self.first.sizes[dim] // _SAMPLE_SIDE)) for dim in self.dims}
+        values, check = replace(self, obj=self.obj.isel(steps)).pixels(), self.plausibility
+        for place in np.ndindex(*values.shape[:-3]):
+            check.require(values[place], check.radiometry.valid(values[place]))
+
+    def _stored_band(self, layer: _Layer) -> tuple[StoredBand, State]:
+        """What the object says of the encoding of one band."""
+        array = self.array(layer)
+        dim = _band_dim(array)
+        place, count = _place_in_lists(array, dim, layer.index)
+        return stored_band(array, layer.index, place, count)
 
     def pixels(self) -> Any:
         """The values of the bands, ``(..., band, y, x)``: a numpy array, or a dask array of as yet uncomputed ones."""
@@ -262,10 +298,14 @@ class Cube:
             attrs, encoding = (
                 {key: value for key, value in one.items() if key not in ENCODING_WORDS} for one in (attrs, encoding)
             )
-        elif SCALING & encoding.keys():
-            encoding |= words
-        else:
-            attrs |= words
+        elif words:
+            # Lists for all bands, and the 1 and 0 that rioxarray writes of every file, give way to what holds.
+            attrs, encoding = (
+                {key: value for key, value in one.items() if key not in SCALING} for one in (attrs, encoding)
+            )
+            held = {**attrs, **encoding}
+            packing = encoding if self.units.state == "decoded" else attrs
+            packing |= {key: value for key, value in words.items() if key not in held}
         attrs |= _long_name(array, band, layers, suffixes)
         result = xr.DataArray(values, placed, dims, attrs=attrs)
         result.name, result.encoding = array.name, encoding  # given no name, xarray takes that of the dask array
@@ -302,6 +342,7 @@ def describe(
         )
     layers, found = [], []
     for key, array in arrays.items():
+        _require_pixels(array, name)
         dim = _band_dim(array)
         for index in [None] if dim is None else range(array.sizes[dim]):
             layers.append(_Layer(key, index))
@@ -316,6 +357,23 @@ def describe(
         raise BandError(f"{name} has band {' '.join(repeated)} more than once; name its bands: {Cube.naming}")
     named = bands is not None or any(found)
     return Cube(obj, name, names, named, tuple(layers), claims or Claims(form="argument"))
+
+
+def _require_pixels(array: xr.DataArray, name: str) -> None:
+    """Fail where a selection has left no pixel, date or band."""
+    empty = [str(dim) for dim in array.dims if not array.sizes[dim]]
+    if not empty:
+        return
+    spatial = spatial_dims(array.dims) or ("", "")
+    hint = ""
+    if spatial[0] in empty:
+        row = spatial[0]
+        hint = f": {row} mostly descends from north to south, so slice from the higher to the lower value, "
+        hint += f".sel({row}=slice(north, south)), or the other way where it ascends"
+    elif spatial[1] in empty:
+        hint = f": slice from the lower to the higher value, .sel({spatial[1]}=slice(west, east))"
+    sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
+    raise GridError(f"{name} is empty ({sizes}): no pixel was selected along {' and '.join(empty)}{hint}")
 
 
 def _band_dim(array: xr.DataArray) -> Hashable | None:
@@ -334,27 +392,49 @@ def _band_name(array: xr.DataArray, dim: Hashable | None, index: int | None) -> 
 
     Numbers stay with their bands when bands are left out or reordered; a list of names does not.
     """
-    listed = array.attrs.get("long_name")
-    if isinstance(listed, np.ndarray):
-        listed = listed.tolist()
-    several = isinstance(listed, list | tuple)
-    if dim is None:
-        coord = next(
-            (array.coords[key] for key in _BAND_DIMS if key in array.coords and not array.coords[key].ndim), None
-        )
-        value = None if coord is None else coord.item()
-    else:
-        value = array.coords[dim].values[index] if dim in array.coords else None
+    value, listed = _band_label(array, dim, index), _listed_names(array)
     if isinstance(value, str):
         return _name(value)
-    if several and value is not None and float(value).is_integer() and 1 <= value <= len(listed):
-        return _name(str(listed[int(value) - 1]))
-    if several and dim is not None and value is None and len(listed) == array.sizes[dim]:
-        return _name(str(listed[index]))  # type: ignore[index]
+    place, count = _place_in_lists(array, dim, index)
+    if listed is not None and place is not None and place < len(listed) and count in (None, len(listed)):
+        return _name(listed[place])
     if dim is not None:
         return None
-    told = [listed] if isinstance(listed, str) and canonical_band(listed) else []
+    held = array.attrs.get("long_name")
+    told = [held] if isinstance(held, str) and canonical_band(held) else []
     return next(filter(None, map(_name, [*told, *([] if array.name is None else [str(array.name)])])), None)
+
+
+def _band_label(array: xr.DataArray, dim: Hashable | None, index: int | None) -> Any:
+    """The coordinate of a band; None without."""
+    if dim is not None:
+        return array.coords[dim].values[index] if dim in array.coords else None
+    coord = next((array.coords[key] for key in _BAND_DIMS if key in array.coords and not array.coords[key].ndim), None)
+    return None if coord is None else coord.item()
+
+
+def _listed_names(array: xr.DataArray) -> list[str] | None:
+    """The names in a ``long_name`` that is a list of them."""
+    held = array.attrs.get("long_name")
+    return [str(one) for one in held] if isinstance(held, list | tuple | np.ndarray) and np.ndim(held) == 1 else None
+
+
+def _place_in_lists(array: xr.DataArray, dim: Hashable | None, index: int | None) -> tuple[int | None, int | None]:
+    """Where the entry of a band is in lists that attributes hold for all bands, and how long those are.
+
+    The place is None where it is unknown, the length None where any will do: numbers of bands point into lists of the
+    bands that there were, of which some may have been left out since.
+    """
+    label = _band_label(array, dim, index)
+    if isinstance(label, str):
+        names = _listed_names(array) or []
+        return (names.index(label), len(names)) if names.count(label) == 1 else (None, None)
+    if label is None:
+        return index, None if dim is None else array.sizes[dim]
+    first = 0 if dim is not None and (array.coords[dim].values == 0).any() else 1
+    if not isinstance(label, int | float | np.number) or not float(label).is_integer() or label < first:
+        return None, None
+    return int(label) - first, None
 
 
 def _name(text: str) -> str | None:

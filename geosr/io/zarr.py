@@ -38,7 +38,6 @@ REFLECTANCE = "reflectance"
 
 _EOPF_10M = "measurements/reflectance/r10m"  # Sentinel-2 Level-1C and Level-2A products of the EOPF
 _SPATIAL = {("y", "x"), ("lat", "lon"), ("latitude", "longitude"), ("northing", "easting")}
-_COMPLETE = "geosr:complete"  # every chunk is stored: one that is missing is damage, not an empty part of the scene
 _LISTED = 12  # rasters that an error names
 
 
@@ -131,7 +130,7 @@ def create_zarr(
             compressors=ZstdCodec(level=1, checksum=True) if shard == chunk else compression(radiometry.dtype),
             fill_value=0 if radiometry.nodata is None else radiometry.nodata,
             dimension_names=("band", "y", "x"),
-            attributes={**cf.encoding_attributes(radiometry), "long_name": list(bands), _COMPLETE: True},
+            attributes={**cf.encoding_attributes(radiometry), "long_name": list(bands), cf.COMPLETE: True},
             config={"write_empty_chunks": True},
         )
         cf.write_grid(group, geobox)
@@ -237,7 +236,7 @@ class _Pixels:
 
     @classmethod
     def of(cls, array: zarr.Array, beside: Mapping[str, zarr.Array]) -> _Pixels:
-        complete = bool(array.attrs.get(_COMPLETE))
+        complete = bool(array.attrs.get(cf.COMPLETE))
         shards = ShardedArray.of(array) if complete else None
         return cls(array, tuple(cf.stored_bands(array, beside)), complete, shards)
 
