@@ -149,7 +149,7 @@ class Info:
 
 
 def info_of(cube: Cube) -> Info:
-    """What the object says of itself, what it leaves open, and which shipped models fit; what is lazy is not computed."""
+    """What the object says of itself, what it leaves open, and which shipped models fit; nothing lazy is computed."""
     facts = {"bands": " ".join(cube.bands) + ("" if cube.named else " (only counted)")}
     shown = cube.known
     try:

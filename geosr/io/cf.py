@@ -24,7 +24,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
-from geosr.errors import GridError, RadiometryError
+from geosr.errors import GridError, InputError, RadiometryError
 from geosr.io.source import Said, StoredBand, said_encoding
 from geosr.radiometry import Radiometry, representable
 from geosr.sensors import canonical_band
@@ -122,7 +122,7 @@ def stored_bands(array: zarr.Array, beside: Mapping[str, zarr.Array]) -> list[St
     """What the attributes of an array say about each of its bands; `beside` it lie the arrays of its group."""
     attributes: dict[str, Any] = dict(array.attrs)
     attributes = {**attributes.get("_eopf_attrs", {}), **attributes}
-    dtype, source, name = array.dtype.name, "CF attributes", _named(array)
+    dtype, source, name = array.dtype.name, "CF attributes", named(array)
     # EOPF writes `fill_value`; Zarr v2 has no `_FillValue` but the array's own, which xarray takes for it.
     fills = [packing_fact(attributes, key, name) for key in ("_FillValue", "missing_value", "fill_value")]
     fills += [as_number(array.fill_value)] if array.metadata.zarr_format == 2 else []
@@ -199,9 +199,16 @@ def packing_fact(
 def saturated_value(attributes: Attributes, source: str) -> Said | None:
     """The value of pixels that are brighter than the detector measures, where attributes flag it."""
     meanings, values = attributes.get("flag_meanings"), attributes.get("flag_values")
-    first = values[0] if isinstance(values, list | tuple | np.ndarray) and np.ndim(values) == 1 and len(values) else values
+    first = (
+        values[0] if isinstance(values, list | tuple | np.ndarray) and np.ndim(values) == 1 and len(values) else values
+    )
     value = as_number(first) if isinstance(meanings, str) and meanings == "saturated" else None
     return None if value is None else Said(value, source)
+
+
+def named(array: zarr.Array) -> str:
+    """What messages call an array: its store and its place there."""
+    return str(array.store_path).removeprefix("file://")
 
 
 def stored_geobox(
@@ -223,10 +230,9 @@ def stored_geobox(
     height, width = array.shape[-2:]
     own = dict(array.attrs)
     stored = _stored_transform(name, mapping, own, group)
-    axes = [beside.get(axis) for axis in dimensions(array)[-2:]]
-    centres = [np.asarray(axis[:], np.float64) for axis in axes if axis is not None and axis.ndim == 1]
-    if [len(one) for one in centres] == [height, width] and min(height, width) > 1:
-        (top_edge, down), (left, across) = (regular(one, name) for one in centres)
+    axes = [axis for key in dimensions(array)[-2:] if (axis := beside.get(key)) is not None]
+    if [axis.shape for axis in axes] == [(height,), (width,)] and min(height, width) > 1:
+        (top_edge, down), (left, across) = (regular(_centres(axis), name) for axis in axes)
         from_centres = Affine(across, 0, left, 0, down, top_edge)
         # A part that was cut out with xarray keeps the transform of the whole; its coordinates are right.
         if stored is None or not _agree(stored, from_centres, (height, width)):
@@ -236,6 +242,14 @@ def stored_geobox(
     return GeoBox((height, width), stored, _crs(mapping, own, group, top, name=name))
 
 
+def _centres(axis: zarr.Array) -> NDArray[np.float64]:
+    """The values of a coordinate."""
+    try:
+        return np.asarray(axis[:], np.float64)
+    except Exception as error:  # whatever zarr and its codecs make of damaged bytes
+        raise InputError(f"{named(axis)} cannot be read ({error}); the store is incomplete or damaged") from error
+
+
 def _fill_number(value: Any) -> float | None:
     """The number behind a fill value; base64 of a little-endian double is how xarray writes floats into JSON."""
     found = as_number(value)
@@ -243,11 +257,6 @@ def _fill_number(value: Any) -> float | None:
         with suppress(ValueError, struct.error):
             found = float(struct.unpack("<d", base64.standard_b64decode(value))[0])
     return found
-
-
-def _named(array: zarr.Array) -> str:
-    """What messages call an array: its store and its place there."""
-    return str(array.store_path).removeprefix("file://")
 
 
 def _descriptions(array: zarr.Array, beside: Mapping[str, zarr.Array], attributes: Attributes) -> Sequence[str | None]:
@@ -306,7 +315,11 @@ def regular(centres: NDArray[np.float64], name: str) -> tuple[float, float]:
     """Outer edge of the first pixel and signed pixel size of evenly spaced pixel centres."""
     require_finite(centres, name)
     step = (centres[-1] - centres[0]) / (len(centres) - 1)
-    if not step or not math.isfinite(step) or np.abs(centres - centres[0] - step * np.arange(len(centres))).max() > 0.1 * abs(step):
+    if (
+        not step
+        or not math.isfinite(step)
+        or np.abs(centres - centres[0] - step * np.arange(len(centres))).max() > 0.1 * abs(step)
+    ):
         raise GridError(f"{name} lies on no grid: its coordinates are not evenly spaced; resample it first")
     return float(centres[0] - step / 2), float(step)
 

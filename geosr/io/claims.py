@@ -161,9 +161,7 @@ def claim(value: float | None, source: str) -> Said | None:
     return None if value is None else Said(value, source)
 
 
-def shared_encoding(
-    bands: Sequence[Encoded], *, name: str, names: Sequence[str] = ()
-) -> dict[str, float | None]:
+def shared_encoding(bands: Sequence[Encoded], *, name: str, names: Sequence[str] = ()) -> dict[str, float | None]:
     """Scale, offset, nodata and saturated value that all bands share.
 
     Args:

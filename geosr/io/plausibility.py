@@ -1,6 +1,6 @@
 """Plausibility: whether values can be reflectance under the encoding that is known of them.
 
-Attributes outlive what they describe: since version 2025.11, xarray keeps ``scale_factor`` when it calculates. The units
+Attributes outlive what they describe: since version 2025.11, xarray keeps ``scale_factor`` when it calculates. Units
 are never taken from values; values that contradict them are asked about.
 """
 
@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosr.errors import RadiometryError
-from geosr.io.claims import BRIGHT, Claims, require_reflectance
+from geosr.io.claims import BRIGHT, require_reflectance
 from geosr.radiometry import Radiometry
 
-LOWEST, HIGHEST = -1.0, 20.0
-"""Reflectance that no surface exceeds: sun glint and hot pixels included."""
+LOWEST, HIGHEST = -0.5, 20.0
+"""Reflectance that no pixel leaves, in shadow and in sun glint; -9999 times 1e-4 does."""
 _SAMPLE = 2**15  # values of each band that percentiles are taken of
 _FEW = 16  # values that say too little of a distribution
 _VANISHED = 5e-3  # reflectance: 98 of 100 pixels of the darkest real tile, clear deep water, reach 6e-2
 _TINY = 2e-4  # reflectance, of values that have no scale: two DN of Sentinel-2, a third of its noise
-_TOO_DARK = -0.05  # reflectance that more than 5 of 100 pixels of a band are below only after an offset too many
+_TOO_DARK = -0.05  # reflectance that more than 5 of 100 pixels of a band are below only after one offset too many
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Plausibility:
         elif (median := float(np.median(lit))) * scale + offset > BRIGHT:
             raise RadiometryError(
                 f"{self.name} holds {self.radiometry.dtype} values with a median of {median:.6g}; scale {scale:g} "
-                f"({self.said['scale']}) makes that a reflectance of {median * scale + offset:.6g}, where surfaces stay "
-                f"near 1; {self._remedy('scale')}"
+                f"({self.said['scale']}) makes that a reflectance of {median * scale + offset:.6g}, where surfaces "
+                f"stay near 1; {self._remedy('scale')}"
             )
 
     def _require_range(self, bands: list[NDArray[Any]]) -> None:
@@ -78,8 +78,8 @@ class Plausibility:
             reflectance = extreme * self.radiometry.scale + self.radiometry.offset
             if not LOWEST <= reflectance <= HIGHEST:
                 raise RadiometryError(
-                    f"{self.name} holds {extreme:.10g}, a reflectance of {reflectance:.6g}, which no surface has; where it "
-                    f"marks invalid pixels, state nodata={extreme:.10g}; else {self._remedy('scale')}"
+                    f"{self.name} holds {extreme:.10g}, a reflectance of {reflectance:.6g}, which no surface has; "
+                    f"where it marks invalid pixels, state nodata={extreme:.10g}; else {self._remedy('scale')}"
                 )
 
     def _require_brightness(self, lit: NDArray[np.float64]) -> None:
@@ -93,8 +93,8 @@ class Plausibility:
         holds = f"{self.name} holds {self.radiometry.dtype} values up to {bright:.3g}"
         if scale == 1 and bright < _TINY and "scale" not in self.stated:
             raise RadiometryError(
-                f"{holds}, too little for reflectance (1 = 100 %), as if they had been scaled twice; state the scale that "
-                "makes them reflectance, such as scale=1e4, or scale=1 if they are right"
+                f"{holds}, too little for reflectance (1 = 100 %), as if they had been scaled twice; state the scale "
+                "that makes them reflectance, such as scale=1e4, or scale=1 if they are right"
             )
         if scale < 1 and bright < BRIGHT and bright * scale < _VANISHED:
             offset = self.radiometry.offset
@@ -106,17 +106,18 @@ class Plausibility:
             )
 
     def _require_darkness(self, sample: list[NDArray[Any]]) -> None:
-        """Fail where much of a band is darker than black, because an offset was added already."""
+        """Fail where much of a band is darker than black, because an offset was subtracted once too often."""
         scale, offset = self.radiometry.scale, self.radiometry.offset
-        if offset >= 0 or "offset" in self.stated:
+        if "offset" in self.stated:
             return
         for band in sample:
             lit = band[band != 0]
             if lit.size >= _FEW and (dark := float(np.percentile(lit, 5)) * scale + offset) < _TOO_DARK:
+                said = f"scale {scale:g} and offset {offset:g} ({self.said['offset']}) make"
                 raise RadiometryError(
-                    f"{self.name} holds values that scale {scale:g} and offset {offset:g} ({self.said['offset']}) make a "
-                    f"reflectance below {dark:.3g} in 5 of 100 pixels of a band, as if the offset had been added already; "
-                    f"state offset={offset:g} if it is right, or {self._remedy('offset')}"
+                    f"{self.name} holds {self.radiometry.dtype} values that {said} a reflectance below {dark:.3g} in "
+                    "5 of 100 pixels of a band, darker than black, as if an offset had been subtracted already; state "
+                    f"offset={offset:g} if it is right, or {self._remedy('offset')}"
                 )
 
     def _remedy(self, fact: str) -> str:

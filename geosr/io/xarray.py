@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,11 +15,11 @@ from geosr.errors import BandError, GridError, RadiometryError, UsageError, did_
 from geosr.io.claims import Claims, shared_encoding
 from geosr.io.plausibility import Plausibility
 from geosr.io.source import StoredBand
+from geosr.io.xarray_bands import band_dim, band_name, place_in_lists
 from geosr.io.xarray_grid import attributes, coordinates, geobox_of, spatial_dims, unchunked
 from geosr.io.xarray_units import ENCODING_WORDS, SCALING, State, Units, decoded_units, stored_band, units_of
 from geosr.sensors import canonical_band
 
-_BAND_DIMS = ("band", "bands")
 _SAMPLE_SIDE = 512  # pixels along each side of a sample of an image in memory
 
 
@@ -89,7 +88,7 @@ class Cube:
         grids: dict[tuple[Any, ...], list[str]] = {}
         for band, layer in zip(self.bands, self.layers, strict=True):
             array = self.array(layer)
-            rest = set(array.dims) - {_band_dim(array)}
+            rest = set(array.dims) - {band_dim(array)}
             grids.setdefault(tuple(sorted((str(dim), array.sizes[dim]) for dim in rest)), []).append(band)
         if len(grids) > 1:
             told = "; ".join(
@@ -141,7 +140,7 @@ class Cube:
         """
         told = [self._stored_band(layer) for layer in self.layers]
         if self.claims.scale == 1 and all(state == "raw" and band.dtype.startswith("float") for band, state in told):
-            # Floats may be reflectance beside attributes that arithmetic has kept; whoever says so is checked by values.
+            # Floats may be reflectance beside attributes that arithmetic has kept; the values are checked.
             told = [(replace(band, scale=None, offset=None), state) for band, state in told]
         known = [self.claims.explain(band, name=self.name) for band, _ in told]
         states = {state for _, state in told}
@@ -172,7 +171,7 @@ class Cube:
         return Plausibility(self.name, units.values, units.said, units.assumed, frozenset(stated))
 
     def require_plausible(self) -> None:
-        """Fail where a sample of values in memory cannot be reflectance; lazy ones are looked at when they are computed.
+        """Fail where a sample of values in memory cannot be reflectance; lazy ones are checked when they are computed.
 
         Raises:
             RadiometryError: They cannot, or what they mean is unknown.
@@ -187,8 +186,8 @@ class Cube:
     def _stored_band(self, layer: _Layer) -> tuple[StoredBand, State]:
         """What the object says of the encoding of one band."""
         array = self.array(layer)
-        dim = _band_dim(array)
-        place, count = _place_in_lists(array, dim, layer.index)
+        dim = band_dim(array)
+        place, count = place_in_lists(array, dim, layer.index)
         return stored_band(array, layer.index, place, count)
 
     def pixels(self) -> Any:
@@ -196,14 +195,14 @@ class Cube:
         planes: list[Any] = []
         arrays = {layer.variable: self.array(layer) for layer in self.layers}
         shared = next(iter(arrays.values())) if len(arrays) == 1 else None
-        band = None if shared is None else _band_dim(shared)
+        band = None if shared is None else band_dim(shared)
         if shared is not None and band is not None:
             data = shared.transpose(*self.leading, band, *self.dims).data
             places = [layer.index for layer in self.layers]
             return data if places == list(range(data.shape[-3])) else data[..., places, :, :]
         for layer in self.layers:
             array = arrays[layer.variable]
-            band = _band_dim(array)
+            band = band_dim(array)
             plane = array if band is None else array.isel({band: layer.index})
             planes.append(plane.transpose(*self.leading, *self.dims).data)
         if self.lazy:
@@ -215,7 +214,7 @@ class Cube:
     @cached_property
     def leading(self) -> tuple[Hashable, ...]:
         """Dimensions that are neither band nor of pixels, such as time."""
-        return tuple(dim for dim in self.first.dims if dim not in (*self.dims, _band_dim(self.first)))
+        return tuple(dim for dim in self.first.dims if dim not in (*self.dims, band_dim(self.first)))
 
     @property
     def stacked(self) -> bool:
@@ -279,7 +278,7 @@ class Cube:
         words: Mapping[str, Any] | None,
     ) -> xr.DataArray:
         """One array with other pixels."""
-        band = _band_dim(array)
+        band = band_dim(array)
         dims = (*self.leading, *(() if band is None else (band,)), *self.dims)
         if values.ndim > len(dims):
             values = values[..., 0, :, :]
@@ -343,10 +342,10 @@ def describe(
     layers, found = [], []
     for key, array in arrays.items():
         _require_pixels(array, name)
-        dim = _band_dim(array)
+        dim = band_dim(array)
         for index in [None] if dim is None else range(array.sizes[dim]):
             layers.append(_Layer(key, index))
-            found.append(_band_name(array, dim, index))
+            found.append(band_name(array, dim, index))
     if bands is not None and len(bands) != len(layers):
         raise BandError(f"bands= names {len(bands)} bands ({' '.join(bands)}) and {name} has {len(layers)}")
     names = tuple(
@@ -376,72 +375,6 @@ def _require_pixels(array: xr.DataArray, name: str) -> None:
     raise GridError(f"{name} is empty ({sizes}): no pixel was selected along {' and '.join(empty)}{hint}")
 
 
-def _band_dim(array: xr.DataArray) -> Hashable | None:
-    """The dimension of bands: by its name, or because its coordinate names some."""
-    spatial = spatial_dims(array.dims) or ()
-    others = [dim for dim in array.dims if dim not in spatial]
-    for dim in others:
-        if str(dim).lower() in _BAND_DIMS:
-            return dim
-    named = (dim for dim in others if dim in array.coords and array.coords[dim].dtype.kind in "OUT")
-    return next((dim for dim in named if any(canonical_band(str(one)) for one in array.coords[dim].values)), None)
-
-
-def _band_name(array: xr.DataArray, dim: Hashable | None, index: int | None) -> str | None:
-    """What the object calls a band; None where it only counts.
-
-    Numbers stay with their bands when bands are left out or reordered; a list of names does not.
-    """
-    value, listed = _band_label(array, dim, index), _listed_names(array)
-    if isinstance(value, str):
-        return _name(value)
-    place, count = _place_in_lists(array, dim, index)
-    if listed is not None and place is not None and place < len(listed) and count in (None, len(listed)):
-        return _name(listed[place])
-    if dim is not None:
-        return None
-    held = array.attrs.get("long_name")
-    told = [held] if isinstance(held, str) and canonical_band(held) else []
-    return next(filter(None, map(_name, [*told, *([] if array.name is None else [str(array.name)])])), None)
-
-
-def _band_label(array: xr.DataArray, dim: Hashable | None, index: int | None) -> Any:
-    """The coordinate of a band; None without."""
-    if dim is not None:
-        return array.coords[dim].values[index] if dim in array.coords else None
-    coord = next((array.coords[key] for key in _BAND_DIMS if key in array.coords and not array.coords[key].ndim), None)
-    return None if coord is None else coord.item()
-
-
-def _listed_names(array: xr.DataArray) -> list[str] | None:
-    """The names in a ``long_name`` that is a list of them."""
-    held = array.attrs.get("long_name")
-    return [str(one) for one in held] if isinstance(held, list | tuple | np.ndarray) and np.ndim(held) == 1 else None
-
-
-def _place_in_lists(array: xr.DataArray, dim: Hashable | None, index: int | None) -> tuple[int | None, int | None]:
-    """Where the entry of a band is in lists that attributes hold for all bands, and how long those are.
-
-    The place is None where it is unknown, the length None where any will do: numbers of bands point into lists of the
-    bands that there were, of which some may have been left out since.
-    """
-    label = _band_label(array, dim, index)
-    if isinstance(label, str):
-        names = _listed_names(array) or []
-        return (names.index(label), len(names)) if names.count(label) == 1 else (None, None)
-    if label is None:
-        return index, None if dim is None else array.sizes[dim]
-    first = 0 if dim is not None and (array.coords[dim].values == 0).any() else 1
-    if not isinstance(label, int | float | np.number) or not float(label).is_integer() or label < first:
-        return None, None
-    return int(label) - first, None
-
-
-def _name(text: str) -> str | None:
-    """A band's name, unless it only counts: rioxarray's third variable is ``band_3``, whatever it holds."""
-    return None if re.fullmatch(r"[Bb]and[ _]?\d+", text) else text
-
-
 def _long_name(
     array: xr.DataArray, band: Hashable | None, layers: Sequence[_Layer], suffixes: Sequence[str]
 ) -> dict[str, Any]:
@@ -451,7 +384,7 @@ def _long_name(
         return {"long_name": f"{held}{suffixes[0]}"}
     if band is None or not isinstance(held, list | tuple | np.ndarray):
         return {}
-    names = [_band_name(array, band, layer.index) for layer in layers]
+    names = [band_name(array, band, layer.index) for layer in layers]
     if len(suffixes) == 1 and (band in array.coords or not all(names)):
         return {}  # numbers of bands point into the list as it is
     return {"long_name": [f"{name}{suffix}" for suffix in suffixes for name in names]}

@@ -124,11 +124,15 @@ def _crs(array: xr.DataArray, mapping: xr.DataArray | None, dims: tuple[str, str
     held = [] if mapping is None else [mapping.attrs.get("spatial_ref"), mapping.attrs.get("crs_wkt")]
     held += [array.attrs.get("crs"), *(array.coords[dim].attrs.get("crs") for dim in dims if dim in array.coords)]
     held += [array.coords[key].item() for key in ("proj:code", "proj:epsg", "epsg") if _scalar(array, key)]
-    value = next((value for value in held if not (value is None or isinstance(value, str | int) and not value)), None)
+    value = next((value for value in held if value is not None and not _is_empty(value)), None)
     try:
         return None if value is None else CRS(value)
     except (CRSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise GridError(f"{name} has a CRS that cannot be understood: {value!r}") from error
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, str | int) and not value
 
 
 def _scalar(array: xr.DataArray, key: str) -> bool:

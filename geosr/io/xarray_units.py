@@ -62,14 +62,16 @@ def stored_band(
         raise RadiometryError(f"{array.name!r} holds {dtype} values; reflectance needs an integer or a float type")
 
     def said(held: Mapping[Any, Any], source: str, place: int | None) -> tuple[Said | None, Said | None]:
-        packing = (cf.packing_fact(held, key, name, place, count) for key in cf.PACKING)
-        return said_encoding(*packing, source)
+        scale, offset = (cf.packing_fact(held, key, name, place, count) for key in cf.PACKING)
+        return said_encoding(scale, offset, source)
 
     state: State = "raw"
     scale, offset = said(attrs, "attributes", place)
     packed = _encoded_type(encoding.get("dtype", dtype), name)
     if floats and all(cf.as_number(attrs.get(key)) is None for key in _FILLS):
-        decoded = (None, None) if SCALING & attrs.keys() else said(encoding, "encoding", index if place is None else place)
+        decoded = (
+            (None, None) if SCALING & attrs.keys() else said(encoding, "encoding", index if place is None else place)
+        )
         if decoded != (None, None):
             state, (scale, offset) = "decoded", decoded
         elif packed.kind in "iu" or any(key in encoding for key in _FILLS):
