@@ -161,7 +161,7 @@ class _Mosaic:
         radiometry = self._encoding.values
         valid = radiometry.valid(values)
         if self._encoding.check is not None:
-            self._encoding.check.require(values, valid)
+            self._encoding.check.require(values, valid, step=None)
         reflectance = radiometry.to_reflectance(values, valid=valid)
         geobox = GeoBox(size(window), Affine.identity(), None)  # of no use to the network
         return Raster(reflectance, valid, geobox, tuple(bands), radiometry)

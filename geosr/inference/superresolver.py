@@ -257,9 +257,9 @@ class SuperResolver:
         if not isinstance(raster, Raster):
             raise UsageError(
                 f"superresolve takes a Raster (reflectance with its bands, grid and mask), not {_described(raster)}; "
-                "geosr.open_scene(path).read() gives one, geosr.predict(path, out) writes files, and xarray objects have "
-                f".geosr.superresolve({self.spec.name!r}); a tensor of reflectance (batch, band, y, x) goes into a call "
-                "of the model itself"
+                "geosr.open_scene(path).read() gives one, geosr.predict(path, out) writes files, xarray objects have "
+                f".geosr.superresolve({self.spec.name!r}), and a tensor of reflectance (batch, band, y, x) goes into a "
+                "call of the model itself"
             )
         answer = self.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
         missing = [band for band in self.spec.bands if band not in raster.bands]

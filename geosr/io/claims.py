@@ -62,6 +62,13 @@ class Claims:
                 "(sentinel-2-l2a or sentinel-2-l1c)"
             )
 
+    @property
+    def stated(self) -> frozenset[str]:
+        """The facts that the user states, whoever else does."""
+        others = dict(self.sources)
+        facts = ("scale", "offset", "nodata", "sensor")
+        return frozenset(fact for fact in facts if getattr(self, fact) is not None and fact not in others)
+
     def explain(self, band: StoredBand, *, name: str) -> StoredBand:
         """The band with everything that is known of it, once the user has been heard.
 

@@ -166,9 +166,10 @@ class Cube:
     @property
     def plausibility(self) -> Plausibility:
         """What is asked of the values of the bands; errors as for :attr:`units`."""
-        stated = {fact for fact in ("scale", "offset", "sensor") if getattr(self.claims, fact) is not None}
         units = self.units
-        return Plausibility(self.name, units.values, units.said, units.assumed, frozenset(stated))
+        return Plausibility(
+            self.name, units.values, units.said, units.assumed, self.claims.stated, self.bands, self.claims
+        )
 
     def require_plausible(self) -> None:
         """Fail where a sample of values in memory cannot be reflectance; lazy ones are checked when they are computed.
@@ -181,7 +182,7 @@ class Cube:
         steps = {dim: slice(None, None, max(1, self.first.sizes[dim] // _SAMPLE_SIDE)) for dim in self.dims}
         values, check = replace(self, obj=self.obj.isel(steps)).pixels(), self.plausibility
         for place in np.ndindex(*values.shape[:-3]):
-            check.require(values[place], check.radiometry.valid(values[place]))
+            check.require(values[place], check.radiometry.valid(values[place]), step=None)
 
     def _stored_band(self, layer: _Layer) -> tuple[StoredBand, State]:
         """What the object says of the encoding of one band."""

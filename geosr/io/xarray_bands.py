@@ -64,15 +64,15 @@ def place_in_lists(array: xr.DataArray, dim: Hashable | None, index: int | None)
     The place is None where it is unknown, the length None where any will do: numbers of bands point into lists of the
     bands that there were, of which some may have been left out since.
     """
-    label = _band_label(array, dim, index)
+    label, count = _band_label(array, dim, index), None if dim is None else array.sizes[dim]
     if isinstance(label, str):
         names = _listed_names(array) or []
-        return (names.index(label), len(names)) if names.count(label) == 1 else (None, None)
+        return (names.index(label), len(names)) if names.count(label) == 1 else (None, count)
     if label is None:
-        return index, None if dim is None else array.sizes[dim]
+        return index, count
     first = 0 if dim is not None and (array.coords[dim].values == 0).any() else 1
     if not isinstance(label, int | float | np.number) or not float(label).is_integer() or label < first:
-        return None, None
+        return None, count
     return int(label) - first, None
 
 

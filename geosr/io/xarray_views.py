@@ -82,6 +82,6 @@ def _decoded(values: NDArray[Any], check: Plausibility) -> NDArray[np.float32]:
     reflectance = np.empty(values.shape, np.float32)
     for place in np.ndindex(*values.shape[:-3]):
         valid = check.radiometry.valid(values[place])
-        check.require(values[place], valid)
+        check.require(values[place], valid, step=None)
         reflectance[place] = check.radiometry.to_reflectance(values[place], valid=valid)
     return reflectance
