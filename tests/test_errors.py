@@ -1,7 +1,7 @@
 import pytest
 
 from geosr import errors
-from geosr.errors import GeosrError, UsageError, did_you_mean
+from geosr.errors import GeosrError, UsageError, did_you_mean, extra
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,10 @@ def test_a_suggestion_keeps_the_spelling_of_the_choice():
 def test_nothing_similar_is_suggested_for_nothing():
     assert did_you_mean("thermal", ["B02", "B03"]) == ""
     assert did_you_mean("thermal", []) == ""
+
+
+@pytest.mark.parametrize("error", [{"name": "lightning.pytorch"}, {"name": "lightning"}])
+def test_a_missing_extra_is_named_with_what_to_install(error):
+    message = r"^training needs lightning: pip install 'geosr\[train\]'$"
+    with pytest.raises(GeosrError, match=message), extra("train", "training"):
+        raise ModuleNotFoundError("No module", **error)
