@@ -62,7 +62,8 @@ def extra(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise GeosrError(f"{what} needs {error.name}: pip install 'geosr[{name}]'") from error
+        package = (error.name or str(error)).partition(".")[0]
+        raise GeosrError(f"{what} needs {package}: pip install 'geosr[{name}]'") from error
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from geosr import errors
-from geosr.errors import GeosrError, UsageError, did_you_mean, printable
+from geosr.errors import GeosrError, UsageError, did_you_mean, extra, printable
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,10 @@ def test_nothing_similar_is_suggested_for_nothing():
 def test_control_characters_do_not_reach_a_terminal(text, shown):
     assert printable(text) == shown
     shown.encode()
+
+
+@pytest.mark.parametrize("error", [{"name": "lightning.pytorch"}, {"name": "lightning"}])
+def test_a_missing_extra_is_named_with_what_to_install(error):
+    message = r"^training needs lightning: pip install 'geosr\[train\]'$"
+    with pytest.raises(GeosrError, match=message), extra("train", "training"):
+        raise ModuleNotFoundError("No module", **error)

@@ -105,6 +105,38 @@ def test_bands_are_found_by_name_and_come_back_in_the_order_and_by_the_names_of_
     np.testing.assert_array_equal(got.array, expected[[3, 0, 2, 1]])
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros((4, 8, 8), "float32"),
+        [[[0.1]]],
+        torch.zeros(4, 8, 8),
+        "scene.tif",
+        None,
+        np.zeros((1, 4, 8, 8), "uint16"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_raster_is_told_what_is_taken(impulse, value):
+    with pytest.raises(UsageError, match=r"superresolve takes a Raster .*not .*open_scene\(path\)\.read\(\)"):
+        impulse.superresolve(value)
+    with pytest.raises(UsageError, match=r"takes a float tensor \(batch, \d bands, y, x\): .*, not "):
+        impulse(value)
+
+
+def test_a_tensor_of_another_shape_or_kind_is_refused(impulse):
+    count = len(impulse.spec.bands)
+    for lr in (
+        torch.zeros(1, count + 1, 8, 8),
+        torch.zeros(1, count, 8, 8, dtype=torch.int32),
+        torch.zeros(1, count, 0, 8),
+    ):
+        with pytest.raises(UsageError, match=f"takes a float tensor .*not torch.*{len(lr.shape) and lr.shape[1]}"):
+            impulse(lr)
+    lr = torch.rand(1, count, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(impulse(lr), impulse(lr.float()))
+
+
 def test_a_raster_without_a_band_of_the_model_is_refused(impulse):
     with pytest.raises(ModelError, match=r"'impulse' needs B02 B03 B04 B08; the raster has B02 B03 B04 B11"):
         impulse.superresolve(raster_of(reflectance(4, 9, 9), bands=("B02", "B03", "B04", "B11")))

@@ -93,12 +93,16 @@ class SuperResolver:
             seed: The member of the ensemble of a model that takes noise; None is the noise-free image.
             origins: Row and column in the scene of each image's first pixel, int64 (batch, 2), for the noise; 0, 0 if
                 left out.
+
+        Raises:
+            UsageError: It is no tensor of reflectance of the model's bands.
         """
+        self._require_reflectance(lr)
         if origins is None:
             origins = torch.zeros(len(lr), 2, dtype=torch.int64)
         try:
             with _TURNS[self.device], subnormals_flushed():
-                lr_device = lr.to(self.device, memory_format=torch.channels_last)
+                lr_device = lr.to(self.device, torch.float32, memory_format=torch.channels_last)
                 with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
                     sr = self.model(lr_device, *self._noise(lr, seed, origins)).float().cpu()
                 if self.device.type == "cpu":
@@ -107,6 +111,16 @@ class SuperResolver:
         except torch.OutOfMemoryError:
             pass  # outside the handler, the failed attempt's tensors are free
         return self._in_halves(lr, seed, origins)
+
+    def _require_reflectance(self, lr: Tensor) -> None:
+        """Fail where the input of a call is no tensor of the model's bands."""
+        wanted = (
+            f"a float tensor (batch, {len(self.spec.bands)} bands, y, x): {' '.join(self.spec.bands)} as reflectance"
+        )
+        if not isinstance(lr, Tensor):
+            raise UsageError(f"model {self.spec.name!r} takes {wanted}, not {_described(lr)}; use torch.from_numpy")
+        if lr.ndim != 4 or lr.shape[1] != len(self.spec.bands) or not lr.is_floating_point() or not lr.numel():
+            raise UsageError(f"model {self.spec.name!r} takes {wanted}, not {lr.dtype} {tuple(lr.shape)}")
 
     def _noise(self, lr: Tensor, seed: int | None, origins: Tensor) -> tuple[Tensor, ...]:
         """What the model gets besides ``lr``: the noise of a member, or nothing."""
@@ -286,8 +300,15 @@ class SuperResolver:
 
         Raises:
             ModelError: A band is missing, or the calibration for ``confidence``.
-            UsageError: There are samples or a seed, and the model takes no noise.
+            UsageError: It is no raster, or there are samples or a seed, and the model takes no noise.
         """
+        if not isinstance(raster, Raster):
+            raise UsageError(
+                f"superresolve takes a Raster (reflectance with its bands, grid and mask), not {_described(raster)}; "
+                "geosr.open_scene(path).read() gives one, geosr.predict(path, out) writes files, xarray objects have "
+                f".geosr.superresolve({self.spec.name!r}), and a tensor of reflectance (batch, band, y, x) goes into a "
+                "call of the model itself"
+            )
         answer = self.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
         places = self._places(raster)
         flips = self.flips(raster.geobox)
@@ -360,6 +381,13 @@ def load_model(
     other, share = blend
     mixed = blend_models(model, load_weights(other, trust=trust), share)
     return SuperResolver(mixed, device=device, precision=precision)
+
+
+def _described(value: object) -> str:
+    """What a value is, for messages: its type and, of arrays, type of number and shape."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    array = "" if shape is None or dtype is None else f" ({dtype}, {tuple(shape)})"
+    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}{array}".removeprefix("builtins.")
 
 
 def _hash(model: Model) -> str:

@@ -24,7 +24,7 @@ from rasterio.windows import Window as RasterWindow
 from geosr.errors import GridError, InputError
 from geosr.grid import Window
 from geosr.io.safe import ProductMetadata, product_metadata
-from geosr.io.source import Said, StoredBand, unreadable
+from geosr.io.source import Said, StoredBand, said_encoding, unreadable
 from geosr.radiometry import representable
 
 _LISTS = (".vrt", ".xml", ".wms", ".gti", ".zip", ".safe")
@@ -162,10 +162,7 @@ def _geobox(file: DatasetReader, name: str) -> GeoBox:
 def _stored_band(file: DatasetReader, index: int) -> StoredBand:
     """What the tags of a file say about one band, counted from 1."""
     dtype, tag = file.dtypes[index - 1], file.nodatavals[index - 1]
-    scale = offset = None
-    if (file.scales[index - 1], file.offsets[index - 1]) != (1.0, 0.0):  # what GDAL reports without a tag
-        source = "GDAL band scale and offset"
-        scale, offset = Said(file.scales[index - 1], source), Said(file.offsets[index - 1], source)
+    scale, offset = said_encoding(file.scales[index - 1], file.offsets[index - 1], "GDAL band scale and offset")
     # rasterio leaves out a tag beyond the range of the type; a fraction in an integer file marks nothing either.
     nodata = Said(tag, "nodata tag of the file") if tag is not None and representable(tag, dtype) else None
     return StoredBand(file.descriptions[index - 1] or None, dtype, scale, offset, nodata)
