@@ -140,8 +140,8 @@ class Claims:
             }
             drop = "correct the item" if says.source == dict(self.sources).get(fact) else f"drop the {self.form}"
             raise RadiometryError(
-                f"{name} has {fact} {trusted.value:g} ({trusted.source}) and {says.source} says {says.value:g}; {drop}, "
-                f"or {remedy[self.form]}"
+                f"{name} has {fact} {trusted.value:g} ({trusted.source}) and {says.source} says {says.value:g}; "
+                f"{drop}, or {remedy[self.form]}"
             )
         return trusted
 
