@@ -1,6 +1,7 @@
 """Footprints: where a grid or an area lies on the globe, whose longitudes meet at 180 degrees and at the poles."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -20,6 +21,18 @@ _DECIMALS = 7
 
 Bounds = tuple[float, float, float, float]
 """West, south, east and north in degrees; west lies east of east where the box reaches over 180 degrees."""
+
+
+def is_box(bounds: Sequence[float]) -> bool:
+    """Whether numbers are west, south, east and north in degrees; over 180 degrees, west is the larger number.
+
+    >>> is_box((13, 45, 14, 46)), is_box((179.5, 66, -179.5, 67)), is_box((14, 45, 13, 46))
+    (True, True, False)
+    """
+    if len(bounds) != 4:
+        return False
+    west, south, east, north = bounds
+    return south < north and (west < east or (180 >= west > east + 180 >= 0))
 
 
 def geographic_footprint(geobox: GeoBox) -> tuple[shapely.Polygon | shapely.MultiPolygon, Bounds] | None:
@@ -102,8 +115,30 @@ def in_pixels(geobox: GeoBox, geometry: shapely.Geometry, crs: CRS | None) -> sh
             middle = (geobox.affine * (geobox.shape[1] / 2, geobox.shape[0] / 2))[0]
             bounds = geometry.bounds
             geometry = _shifted(geometry, 360 * round((middle - (bounds[0] + bounds[2]) / 2) / 360))
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
+        return geometry
     geometry = _moved(geometry, ~geobox.affine)
     return geometry if geometry.geom_type == "Point" or geometry.is_valid else shapely.make_valid(geometry)
+
+
+def part_bounds(geobox: GeoBox, area: shapely.Geometry, crs: CRS | None) -> NDArray[np.float64]:
+    """The bounds (left, top, right, bottom) of each polygon of an area in a grid's pixels, ``(part, 4)``.
+
+    They are not finite where the grid's CRS has no place for a part. A ring that steps over 180 degrees goes the short
+    way round; on a grid in degrees each part is named as the grid names the place.
+
+    Args:
+        geobox: The grid.
+        area: Polygons.
+        crs: Their CRS; None: they are in the numbers of the grid itself.
+    """
+    found = []
+    for part in shapely.get_parts(area):
+        outer = shapely.Polygon(part.exterior)  # holes have no part in bounds, and many points
+        if crs is not None and crs.is_geographic:
+            outer = _unwrapped(outer)
+        found.append(in_pixels(geobox, outer, crs).bounds)
+    return np.array(found, float).reshape(-1, 4)
 
 
 def _moved(geometry: shapely.Geometry, by: Any) -> shapely.Geometry:
@@ -159,7 +194,9 @@ def _ring(ring: shapely.LinearRing) -> NDArray[np.float64]:
                 for n, (point, there) in enumerate(zip(points, pole, strict=True))
             ]
         )
-    points[:, 0] = np.unwrap(points[:, 0], period=360)
+    steps = np.diff(points[:, 0])
+    jumps = (np.abs(steps) > 180) & (np.abs(steps) < 360)  # from -180 to 180 goes the side of the whole globe
+    points[1:, 0] -= 360 * np.cumsum(np.sign(steps) * jumps)
     return points
 
 
