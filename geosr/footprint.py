@@ -1,121 +1,214 @@
 """Footprints: where a grid or an area lies on the globe, whose longitudes meet at 180 degrees and at the poles."""
 
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
-from pyproj.enums import TransformDirection
-from shapely.affinity import translate
-from shapely.geometry import MultiPolygon, Polygon, box
+from pyproj import CRS, Transformer
 from shapely.geometry.polygon import orient
-from shapely.ops import unary_union
 
-_SAMPLES = 24
-"""Points along each side of a grid; between them a side counts as straight in degrees."""
-
+GLOBAL = CRS.from_epsg(4326)
+"""The CRS of an index whose scenes have several: no projected one has a place for the whole Earth."""
+_SEGMENTS = 64
+"""Per side of a footprint in another CRS: a 110 km side bends by 0.04 m between two points."""
 _DECIMALS = 7
-"""Of degrees; the last is a centimetre."""
+"""Of degrees in an outline; the last is a centimetre."""
 
 Bounds = tuple[float, float, float, float]
 """West, south, east and north in degrees; west lies east of east where the box reaches over 180 degrees."""
 
 
-def geographic_footprint(geobox: GeoBox) -> tuple[Polygon | MultiPolygon, Bounds] | None:
+def is_box(bounds: Sequence[float]) -> bool:
+    """Whether numbers are west, south, east and north in degrees; over 180 degrees, west is the larger number.
+
+    >>> is_box((13, 45, 14, 46)), is_box((179.5, 66, -179.5, 67)), is_box((14, 45, 13, 46))
+    (True, True, False)
+    """
+    if len(bounds) != 4:
+        return False
+    west, south, east, north = bounds
+    return south < north and (west < east or (180 >= west > east + 180 >= 0))
+
+
+def geographic_footprint(geobox: GeoBox) -> tuple[shapely.Polygon | shapely.MultiPolygon, Bounds] | None:
     """The outline of a grid in WGS 84 and its bounding box; None without a CRS, or where it has no outline there.
 
-    What reaches over 180 degrees is cut there, and its bounding box begins in the east; what holds a pole reaches
-    around the globe.
+    What reaches over 180 degrees is cut there, and its box begins in the east; what holds a pole reaches around the
+    globe.
 
     References:
         RFC 7946, sections 3.1.6 (outer rings run counterclockwise), 3.1.9 and 5.2 (the antimeridian), 5.3 (the poles).
 
+    >>> from affine import Affine
     >>> outline, bounds = geographic_footprint(GeoBox((2, 2), Affine(1, 0, 179, 0, -1, 10), "EPSG:4326"))
     >>> bounds, len(outline.geoms)
     ((179.0, 8.0, -179.0, 10.0), 2)
     """
     if geobox.crs is None:
         return None
-    to_degrees = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
-    ring = np.column_stack(to_degrees.transform(*_outline(geobox)))
-    if not np.isfinite(ring).all():
-        return None
-    ring, turns = unwrapped(ring)
-    pole = _pole_in(geobox, to_degrees)
-    if turns:
-        if pole is None or abs(turns) > 1:
-            return None
-        ring = np.concatenate([ring, [[ring[-1, 0], pole], [ring[0, 0], pole]]])
-    ring = np.round(ring, _DECIMALS)
-    (west, south), (east, north) = ring.min(axis=0), ring.max(axis=0)
-    if pole is not None:  # also on a side, between two points
-        south, north = min(south, pole), max(north, pole)
-    if turns or east - west >= 360:
-        west, east = -180.0, 180.0
-    outline = _cut(Polygon(ring))
-    if outline is None:
-        return None
-    return outline, (_turned(west, upper=False), float(south), _turned(east, upper=True), float(north))
-
-
-def unwrapped(ring: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
-    """A ring of longitudes and latitudes (point, 2) whose longitudes go on beyond 180 degrees, and its turns.
-
-    A step of more than 180 degrees crosses the antimeridian the short way; only from -180 to 180 itself it does not,
-    as in the outline of the whole globe. A ring around a pole makes a turn of 1 or -1, and ends 360 degrees from where
-    it began; other rings make none.
-
-    >>> unwrapped(np.array([[179.0, 0], [-179, 0], [-179, 1], [179, 0]]))[0][:, 0]
-    array([179., 181., 181., 179.])
-    """
-    steps = np.diff(ring[:, 0])
-    crossing = (np.abs(steps) > 180) & (np.abs(steps) < 360)
-    turned = np.concatenate([[0.0], np.cumsum(np.where(crossing, -360 * np.sign(steps), 0))])
-    longitudes = ring[:, 0] + turned
-    return np.column_stack([longitudes, ring[:, 1]]), round((longitudes[-1] - longitudes[0]) / 360)
-
-
-def _outline(geobox: GeoBox) -> NDArray[np.float64]:
-    """The outline of a grid in its own CRS (2, point), closed, with points along its sides.
-
-    That of a projected grid lies within it by a billionth of its sides, so that a pole on a side or in a corner, which
-    has no longitude, is none of its points.
-    """
     height, width = geobox.shape
-    hair = 0.0 if geobox.crs.geographic else 1e-9
-    go, back = np.linspace(hair, 1 - hair, _SAMPLES), np.linspace(1 - hair, hair, _SAMPLES)
-    low, high = np.full(_SAMPLES, hair), np.full(_SAMPLES, 1 - hair)
-    x, y = np.concatenate([go, high, back, low]) * width, np.concatenate([low, go, high, back]) * height
-    return np.stack(geobox.affine * (x, y))
-
-
-def _pole_in(geobox: GeoBox, to_degrees: Transformer) -> float | None:
-    """The latitude of the pole that lies in a grid; None where none or both do."""
-    height, width = geobox.shape
-    inside = []
-    for latitude in (90.0, -90.0):
-        column, row = ~geobox.affine * to_degrees.transform(0.0, latitude, direction=TransformDirection.INVERSE)
-        if 0 <= column <= width and 0 <= row <= height:
-            inside.append(latitude)
-    return inside[0] if len(inside) == 1 else None
-
-
-def _cut(outline: Polygon) -> Polygon | MultiPolygon | None:
-    """An outline whose longitudes go beyond 180 degrees, cut there, each part where GeoJSON has it."""
-    west, _, east, _ = outline.bounds
-    if not outline.is_valid:
-        outline = shapely.make_valid(outline)
-    first, last = int((west + 180) // 360), int(-((180 - east) // 360))
+    whole = located(geobox, shapely.box(0, 0, width, height), GLOBAL)
+    if whole is None or whole.area == 0:
+        return None
+    whole = shapely.transform(whole, lambda points: np.round(points, _DECIMALS))
+    west, south, east, north = whole.bounds
     parts = [
-        translate(outline.intersection(box(360 * turn - 180, -90, 360 * turn + 180, 90)), xoff=-360 * turn)
-        for turn in range(first, last + 1)
+        _shifted(shapely.intersection(whole, shapely.box(-180 - turn, -90, 180 - turn, 90)), turn)
+        for turn in (0, -360, 360)
     ]
-    whole = unary_union(parts) if len(parts) > 1 else parts[0]
-    polygons = [orient(part) for part in shapely.get_parts(whole) if part.geom_type == "Polygon" and part.area > 0]
-    return None if not polygons else polygons[0] if len(polygons) == 1 else MultiPolygon(polygons)
+    polygons = [part for part in shapely.get_parts(shapely.union_all(parts)) if part.geom_type == "Polygon"]
+    if not polygons:
+        return None
+    polygons = [orient(polygon) for polygon in polygons]
+    if east - west >= 360:
+        west, east = -180.0, 180.0
+    elif east > 180:
+        east = round(east - 360, _DECIMALS)
+    bounds = (float(west), float(south), float(east), float(north))
+    return (polygons[0] if len(polygons) == 1 else shapely.MultiPolygon(polygons)), bounds
 
 
-def _turned(longitude: float, *, upper: bool) -> float:
-    """The longitude between -180 and 180 degrees; that of the antimeridian is 180 where a box ends and -180 else."""
-    turned = (longitude + 180) % 360 - 180
-    return round(180.0 if upper and turned == -180 else float(turned), _DECIMALS)
+def located(geobox: GeoBox, pixels: shapely.Geometry, crs: CRS | None) -> shapely.Geometry | None:
+    """A polygon in a grid's pixels (column, row) as one in a CRS; None: it has no place there.
+
+    In degrees it never jumps at the antimeridian: what crosses it begins between -180 and 180 and goes on beyond 180,
+    and what surrounds a pole spans 360 degrees up to it.
+
+    Args:
+        geobox: The grid.
+        pixels: The polygon, or several.
+        crs: The CRS; None: the numbers of the grid itself.
+    """
+    there = _moved(pixels, geobox.affine)
+    if crs is not None and crs.is_geographic and there.bounds[2] - there.bounds[0] >= 180:
+        there = _moved(_dense(pixels), geobox.affine)  # a side of a global grid is no jump between two corners
+    if crs is not None and geobox.crs != crs:
+        there = _moved(_dense(pixels), geobox.affine)
+        there = shapely.transform(there, _transformer(geobox.crs.to_wkt(), crs.to_wkt()), interleaved=False)
+    if not np.isfinite(shapely.get_coordinates(there)).all():
+        return None
+    if crs is None or not crs.is_geographic:
+        return there
+    there = _unwrapped(there, geobox, pixels)
+    return _shifted(there, -360 * math.floor((there.bounds[0] + 180) / 360))
+
+
+def in_pixels(geobox: GeoBox, geometry: shapely.Geometry, crs: CRS | None) -> shapely.Geometry:
+    """A geometry in a CRS as one in a grid's pixels (column, row); not finite where the grid's CRS has no place for it.
+
+    Args:
+        geobox: The grid.
+        geometry: The geometry.
+        crs: Its CRS; None: it is in the numbers of the grid itself.
+    """
+    if crs is not None and geobox.crs is not None:
+        if geobox.crs != crs:
+            move = _transformer(crs.to_wkt(), geobox.crs.to_wkt())
+            geometry = shapely.transform(_dense(geometry), move, interleaved=False)
+        if geobox.crs.geographic and np.isfinite(shapely.get_coordinates(geometry)).all():
+            geometry = _unwrapped(geometry)
+            middle = (geobox.affine * (geobox.shape[1] / 2, geobox.shape[0] / 2))[0]
+            bounds = geometry.bounds
+            geometry = _shifted(geometry, 360 * round((middle - (bounds[0] + bounds[2]) / 2) / 360))
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
+        return geometry
+    geometry = _moved(geometry, ~geobox.affine)
+    return geometry if geometry.geom_type == "Point" or geometry.is_valid else shapely.make_valid(geometry)
+
+
+def part_bounds(geobox: GeoBox, area: shapely.Geometry, crs: CRS | None) -> NDArray[np.float64]:
+    """The bounds (left, top, right, bottom) of each polygon of an area in a grid's pixels, ``(part, 4)``.
+
+    They are not finite where the grid's CRS has no place for a part. A ring that steps over 180 degrees goes the short
+    way round; on a grid in degrees each part is named as the grid names the place.
+
+    Args:
+        geobox: The grid.
+        area: Polygons.
+        crs: Their CRS; None: they are in the numbers of the grid itself.
+    """
+    found = []
+    for part in shapely.get_parts(area):
+        outer = shapely.Polygon(part.exterior)  # holes have no part in bounds, and many points
+        if crs is not None and crs.is_geographic:
+            outer = _unwrapped(outer)
+        found.append(in_pixels(geobox, outer, crs).bounds)
+    return np.array(found, float).reshape(-1, 4)
+
+
+def _moved(geometry: shapely.Geometry, by: Any) -> shapely.Geometry:
+    return shapely.transform(geometry, lambda x, y: by * (x, y), interleaved=False)
+
+
+def _shifted(geometry: shapely.Geometry, by: float) -> shapely.Geometry:
+    return shapely.transform(geometry, lambda x, y: (x + by, y), interleaved=False) if by else geometry
+
+
+def _dense(geometry: shapely.Geometry) -> shapely.Geometry:
+    """The same outline in many short pieces, because straight lines bend in another CRS."""
+    left, bottom, right, top = geometry.bounds
+    longest = max(right - left, top - bottom)
+    return shapely.segmentize(geometry, longest / _SEGMENTS) if longest > 0 else geometry
+
+
+def _unwrapped(
+    geometry: shapely.Geometry, geobox: GeoBox | None = None, pixels: shapely.Geometry | None = None
+) -> shapely.Geometry:
+    """Polygons in degrees whose longitudes do not jump from ring point to ring point; other geometries as they are.
+
+    A ring that goes once around the Earth surrounds a pole and is closed along it; which one, the grid says.
+    """
+    parts = shapely.get_parts(geometry)
+    if not all(isinstance(part, shapely.Polygon) for part in parts):
+        return geometry
+    done = []
+    for part in parts:
+        shell = _ring(part.exterior)
+        start = shell[0, 0]
+        if abs(shell[-1, 0] - start) > 180:
+            pole = _pole_inside(geobox, pixels) if geobox is not None else math.copysign(90.0, shell[:, 1].mean())
+            shell = np.concatenate([shell, [(shell[-1, 0], pole), (start, pole), shell[0]]])
+        middle = (shell[:, 0].min() + shell[:, 0].max()) / 2
+        holes = [_ring(ring) for ring in part.interiors]
+        near = [hole + np.array([360 * np.round((middle - hole[:, 0].mean()) / 360), 0]) for hole in holes]
+        done.append(shapely.Polygon(shell, near))
+    whole = done[0] if len(done) == 1 else shapely.union_all(done)
+    return whole if whole.is_valid else shapely.union_all(shapely.get_parts(shapely.make_valid(whole)))
+
+
+def _ring(ring: shapely.LinearRing) -> NDArray[np.float64]:
+    """The points of a ring (longitude, latitude) with longitudes that do not jump; its ends differ around a pole."""
+    points = np.array(ring.coords)[:, :2]
+    pole = np.abs(points[:, 1]) > 90 - 1e-9  # a pole has every longitude: it takes those of its neighbours
+    if pole.any() and not pole.all():
+        points = np.concatenate(
+            [
+                [(points[(n - 1) % (len(points) - 1), 0], point[1]), (points[(n + 1) % (len(points) - 1), 0], point[1])]
+                if there
+                else [point]
+                for n, (point, there) in enumerate(zip(points, pole, strict=True))
+            ]
+        )
+    steps = np.diff(points[:, 0])
+    jumps = (np.abs(steps) > 180) & (np.abs(steps) < 360)  # from -180 to 180 goes the side of the whole globe
+    points[1:, 0] -= 360 * np.cumsum(np.sign(steps) * jumps)
+    return points
+
+
+def _pole_inside(geobox: GeoBox, pixels: shapely.Geometry | None) -> float:
+    """Latitude of the pole that lies in a part of a grid, degrees."""
+    for latitude in (90.0, -90.0):
+        column, row = shapely.get_coordinates(in_pixels(geobox, shapely.Point(0, latitude), GLOBAL))[0]
+        if math.isfinite(column) and (pixels is None or pixels.buffer(1).contains(shapely.Point(column, row))):
+            return latitude
+    return 90.0
+
+
+@cache
+def _transformer(source: str, target: str) -> Any:
+    return Transformer.from_crs(source, target, always_xy=True).transform

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "geosr"
 
-WORDS = {"errors", "files", "hashing", "sensors", "radiometry", "grid", "config", "page"}
+WORDS = {"errors", "files", "hashing", "sensors", "radiometry", "grid", "footprint", "config", "page"}
 MATHS = {"models", "losses", "metrics", "degrade"}
 EVERYTHING = (
     WORDS
