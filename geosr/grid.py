@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd, isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -112,6 +112,8 @@ class TilePlan:
     """Side of the network's blocks, LR pixels."""
     area: Window | None = None
     """The part of the scene that the cores cover; None is the whole."""
+    flips: tuple[bool, bool] = (False, False)
+    """Whether the network sees rows, and columns, in reversed order: its blocks begin at the other end then."""
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or self.core < 1 or self.halo < 0 or self.multiple_of < 1:
@@ -141,7 +143,23 @@ class TilePlan:
     def tile(self, index: int) -> Tile:
         """The tile at a position in the plan."""
         core = self._core(index)
-        return Tile(index, core, widened(grow(core, self.halo, self.shape), self.multiple_of, self.shape))
+        return Tile(index, core, self._whole_blocks(grow(core, self.halo, self.shape)))
+
+    def mirrored(self, window: Window) -> Window:
+        """The window as the network counts its rows and columns, from the other end where they are reversed."""
+        rows, columns = (
+            slice(n - part.stop, n - part.start) if flip else part
+            for part, n, flip in zip(window, self.shape, self.flips, strict=True)
+        )
+        return rows, columns
+
+    def turned(self, image: NDArray[Any]) -> NDArray[Any]:
+        """An image (..., y, x) as the network sees it; that of the network as the scene has it."""
+        return flipped(image, self.flips)
+
+    def _whole_blocks(self, window: Window) -> Window:
+        """The smallest window of whole blocks of the network around this one, as far as the scene reaches."""
+        return self.mirrored(widened(self.mirrored(window), self.multiple_of, self.shape))
 
     def _core(self, index: int) -> Window:
         rows, columns = (
@@ -149,6 +167,28 @@ class TilePlan:
             for step, part in zip(divmod(index, self.grid[1]), self.window, strict=True)
         )
         return rows, columns
+
+
+def reversed_axes(geobox: GeoBox) -> tuple[bool, bool]:
+    """Whether rows run from south to north, and columns from east to west.
+
+    A grid without CRS that begins at 0, 0 or has pixels of side 1 counts an image's pixels, from its top and its left.
+
+    >>> reversed_axes(GeoBox((3, 5), Affine(10, 0, 600_000, 0, 10, 5_000_000), "EPSG:32633"))
+    (True, False)
+    """
+    a, _, c, _, e, f = geobox.affine[:6]
+    if geobox.crs is None and (c == f == 0 or abs(a) == abs(e) == 1):
+        return False, False
+    return e > 0, a < 0
+
+
+def flipped(image: NDArray[Any], flips: tuple[bool, bool]) -> NDArray[Any]:
+    """The image (..., y, x) with its rows, and its columns, in reversed order where that is asked for."""
+    if not any(flips):
+        return image
+    down, right = (-1 if flip else 1 for flip in flips)
+    return np.ascontiguousarray(image[..., ::down, ::right])
 
 
 def aligned_core(scale: int, wanted: int) -> int:

@@ -97,11 +97,12 @@ def test_the_output_is_a_measurement_seen_again_it_is_the_input(shipped):
     assert np.abs(means - raster.array)[:, 4:-4, 4:-4].max() < 5e-3
 
 
-def test_bands_are_found_by_name_in_any_order(impulse):
+def test_bands_are_found_by_name_and_come_back_in_the_order_and_by_the_names_of_the_raster(impulse):
     array = reflectance(6, 9, 11)
-    raster = raster_of(array, bands=("B08", "B11", "B02", "B04", "B03", "B12"))
-    expected = impulse.superresolve(raster_of(array[[2, 4, 3, 0]])).array
-    np.testing.assert_array_equal(impulse.superresolve(raster).array, expected)
+    raster = raster_of(array, bands=("nir", "B11", "B02", "red", "B03", "B12"))
+    got, expected = impulse.superresolve(raster), impulse.superresolve(raster_of(array[[2, 4, 3, 0]])).array
+    assert got.bands == ("nir", "B02", "red", "B03")
+    np.testing.assert_array_equal(got.array, expected[[3, 0, 2, 1]])
 
 
 def test_a_raster_without_a_band_of_the_model_is_refused(impulse):

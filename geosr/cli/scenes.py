@@ -80,6 +80,10 @@ def predict(
             "--detail", help="The shipped model whose detail is for the eye, not to measure.", rich_help_panel=NETWORK
         ),
     ] = False,
+    factor: Annotated[
+        int | None,
+        typer.Option(help="2 or 4: the shipped model that makes pixels so many times finer.", rich_help_panel=NETWORK),
+    ] = None,
     blend: Annotated[
         tuple[str, float] | None,
         typer.Option(
@@ -210,11 +214,11 @@ def predict(
     def one(files: list[str], target: str) -> Prediction:
         with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
             return run(
-                files, target, model=model, variant=variant, blend=blend, bands=split_names(bands), scale=scale,
-                offset=offset, nodata=nodata, sensor=sensor, baseline=baseline, item=item, resolution=resolution,
-                mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi, samples=samples, seed=seed, tta=tta,
-                confidence=confidence, dtype=dtype, device=device, precision=precision, batch_size=batch_size,
-                tile=DEFAULT_TILE if tile is None else tile,
+                files, target, model=model, variant=variant, factor=factor, blend=blend, bands=split_names(bands),
+                scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline, item=item,
+                resolution=resolution, mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi,
+                samples=samples, seed=seed, tta=tta, confidence=confidence, dtype=dtype, device=device,
+                precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
                 executor=executor(workers, dask), shard=None if shard is None else read_share(shard),
                 overwrite=overwrite, restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
                 trust=trust_module or (),

@@ -86,7 +86,7 @@ def degrade_scene(
         valid=valid,
         geobox=coarser(hr.geobox, Fraction(1, scale)),
         bands=hr.bands,
-        radiometry=hr.radiometry,
+        radiometry=hr.radiometry.with_nodata() if scene.may_be_invalid(bands) else hr.radiometry,
     )
     _write(lr, target, tags={"GEOSR_VERSION": __version__, "GEOSR_SOURCE": scene.name, "GEOSR_DEGRADED": section.type})
     return Degraded(hr, lr, parameters)

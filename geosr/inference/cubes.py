@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geosr.errors import GeosrError, UsageError
 from geosr.grid import finer
 from geosr.inference.arrays import Encoding, superresolve_array
-from geosr.inference.choose import choose_model, fitting_models, refuse_variant, told
+from geosr.inference.choose import choose_model, fitting_models, refuse_variant, require_factor, told
 from geosr.inference.job import provenance, spread_radiometry
 from geosr.inference.resident import keep, locate
 from geosr.inference.superresolver import SuperResolver
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geosr.io.xarray import Cube
+    from geosr.io.xarray_units import Units
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def superresolve_cube(
     tta: bool = False,
     confidence: bool = False,
     variant: str | None = None,
+    factor: int | None = None,
     trust: str | Sequence[str] = (),
 ) -> xr.DataArray | xr.Dataset:
     """The xarray object with the model's bands on the finer grid, in the units and the encoding of the input.
@@ -56,6 +58,7 @@ def superresolve_cube(
         tta: Mean of the eight orientations.
         confidence: Further bands that say how sure the model is.
         variant: Which of the shipped models that fit: ``standard``, ``fast`` or ``detail``.
+        factor: How many times finer the shipped one is to make the bands.
         trust: Modules whose code may run for a model of a class of one's own, as for `geosr.load_model`.
 
     Raises:
@@ -65,10 +68,11 @@ def superresolve_cube(
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size={batch_size} must be at least 1")
     if isinstance(model, SuperResolver):
+        require_factor(model.spec, factor)
         chosen, key = cube.select(model.spec.bands), keep(model)
         units, geobox = chosen.units, chosen.geobox
     else:
-        weights = choose_model(cube, model, variant=variant)
+        weights = choose_model(cube, model, variant=variant, factor=factor)
         chosen = cube.select(weights.spec.bands)
         units, geobox = chosen.units, chosen.geobox  # fails, where it does, before the weights are loaded
         name = weights.spec.name if model is None else model
@@ -77,18 +81,19 @@ def superresolve_cube(
         log.warning("%s has no coordinate reference system; its output will have none", cube.name)
     resolver = key.load()
     spec = resolver.spec
-    if left_out := [band for band in cube.bands if band not in spec.bands]:
+    if left_out := [band for place, band in enumerate(cube.bands) if place not in cube.places(spec.bands)]:
         log.info("model %s has no %s: left out of the output", spec.name, " ".join(left_out))
     if spec.tiling == "approximate":
         log.info("model %s looks farther than a tile: tiles are approximate, and blended where they overlap", spec.name)
     answer = resolver.answer(samples=ensemble, seed=seed, tta=tta, confidence=confidence)
-    made = chosen.select(spec.outputs)
+    outputs = cube.places(spec.outputs)
+    made = cube.select([cube.bands[place] for place in sorted(outputs)])
     further = len(answer.suffixes) > 1
     if further:
         made.require_stackable()
-    bands = _Words({}, units.values, units.stored)
+    bands = _marking(units)
     if not units.assumed and units.state != "decoded":
-        bands = replace(bands, words=_missing(units.values, made.first))
+        bands = replace(bands, words=_missing(bands.values, made.first))
     runs = [bands, _spread(bands, units.state)] if further else [bands]
     if further and made.stacked and units.state != "decoded":
         # One array has one scale and one offset, and a spread or an error has others: both are reflectance then.
@@ -99,7 +104,15 @@ def superresolve_cube(
         tuple(run.stored for run in runs),
         chosen.name if units.assumed else None,
     )
-    sr = superresolve_array(chosen.pixels(), key, encoding, answer=answer, batch_size=batch_size or 1)
+    sr = superresolve_array(
+        chosen.pixels(),
+        key,
+        encoding,
+        answer=answer,
+        planes=answer.planes(outputs),
+        flips=resolver.flips(geobox),
+        batch_size=batch_size or 1,
+    )
     rebuilt = made.rebuilt(
         sr,
         finer(geobox, spec.scale),
@@ -118,6 +131,16 @@ class _Words:
     stored: Radiometry | None
 
 
+def _marking(units: Units) -> _Words:
+    """How the bands are encoded: as they came, with a nodata where integers can be invalid and had none."""
+    if units.state == "raw" and units.values.saturated is not None:
+        return _Words({}, units.values.with_nodata(), None)
+    if units.state == "decoded" and units.stored is not None and units.stored.nodata is None:
+        stored = units.stored.with_nodata()  # NaN has no place in it otherwise
+        return _Words({"_FillValue": stored.nodata}, units.values, stored)
+    return _Words({}, units.values, units.stored)
+
+
 def _missing(radiometry: Radiometry, array: xr.DataArray) -> dict[str, Any]:
     """The words for what the user said of an array, which its attributes do not say."""
     words: dict[str, Any] = {"scale_factor": radiometry.scale, "add_offset": radiometry.offset}
@@ -132,7 +155,7 @@ def _spread(bands: _Words, state: str) -> _Words:
         if bands.stored is None:
             return bands
         stored = spread_radiometry(bands.stored)
-        return replace(bands, words={"add_offset": stored.offset}, stored=stored)
+        return replace(bands, words={**(bands.words or {}), "add_offset": stored.offset}, stored=stored)
     taken = bands.stored is not None and bands.stored.nodata == 0
     offset = -bands.values.scale if taken else spread_radiometry(bands.values).offset
     values = replace(bands.values, offset=offset)

@@ -1,5 +1,6 @@
 """What a prediction is to do: everything that the output's pixels depend on."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from geosr.io.cog import Profile
 from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -31,6 +34,8 @@ class Job:
     model: ModelKey
     scale: int
     input_radiometry: Radiometry
+    planes: tuple[int, ...]
+    """Bands of the result, by their place in what the model gives."""
     answer: Answer = PLAIN
     """What is asked of the model."""
 
@@ -47,6 +52,8 @@ class Job:
     ) -> "Job":
         """Cut the scene, or the area of interest, into tiles of about ``tile`` LR pixels that fill whole output blocks.
 
+        The result has the bands that the model makes, in the order and by the names of the scene.
+
         Raises:
             GeosrError: The area or the type cannot be had.
         """
@@ -58,14 +65,20 @@ class Job:
         area = None if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
         core = aligned_core(spec.scale, tile)
         plan = TilePlan if spec.tiling == "exact" else OverlapPlan
-        tiles = plan((height, width), core, resolver.context(answer), spec.multiple_of, area)
+        flips = resolver.flips(scene.geobox)
+        tiles = plan((height, width), core, resolver.context(answer), spec.multiple_of, area, flips)
         tags = provenance(resolver, answer) | {"GEOSR_SOURCE": scene.name}
         if _approximate(tiles):
             tags["GEOSR_TILING"] = f"approximate: tiles of {core} x {core} input pixels, blended over {tiles.overlap}"
-        encoding, bands = output_radiometry(radiometry, dtype), answer.bands(spec.outputs)
-        further = dict.fromkeys(bands[len(spec.outputs) :], spread_radiometry(encoding))
+        encoding = output_radiometry(radiometry, dtype)
+        if encoding.nodata is None and scene.may_be_invalid(spec.bands):
+            log.info("%s marks invalid pixels without nodata: the output has nodata 0, valid zeros are 1", scene.name)
+            encoding = encoding.with_nodata()
+        outputs = scene.select(spec.outputs)
+        bands = answer.bands([scene.labels[place] for place in sorted(outputs)])
+        further = dict.fromkeys(bands[len(outputs) :], spread_radiometry(encoding))
         profile = Profile(finer(scene.geobox[tiles.window], spec.scale), bands, encoding, tags, further)
-        return cls(tiles, profile, model, spec.scale, radiometry, answer)
+        return cls(tiles, profile, model, spec.scale, radiometry, answer.planes(outputs), answer)
 
     @property
     def resolver(self) -> SuperResolver:
@@ -89,6 +102,7 @@ class Job:
             "mask": scene.mask and [scene.mask.dilate, *([repr(file), *stamp(file.path)] for file in scene.mask.files)],
             "window": [[part.start, part.stop] for part in self.window],
             "core": self.tiles.core,
+            "bands": list(self.profile.bands),
             "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
             "tags": dict(self.profile.tags),
             "spec": self.resolver.spec.to_dict(),

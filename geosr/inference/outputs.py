@@ -320,7 +320,7 @@ class ZarrOutput:
     def publish(self, executor: Executor) -> None:
         """Check the group and give it the target's name."""
         with open_scene(self._group) as scene:
-            if (scene.geobox, scene.bands) != (self.profile.geobox, self.profile.bands):
+            if (scene.geobox, scene.labels) != (self.profile.geobox, self.profile.bands):
                 raise OutputError(f"{self._group} was written as {scene!r}, meant for {self.profile.geobox!r}")
             scene.read_digital(tuple(slice(length - 1, length) for length in self.profile.geobox.shape))  # type: ignore[arg-type]
         if self.target.exists():

@@ -12,11 +12,12 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from safetensors.torch import save
 from torch import Tensor
 
 from geosr.errors import ModelError, UsageError, did_you_mean
-from geosr.grid import finer, upsample_mask
+from geosr.grid import finer, flipped, reversed_axes, upsample_mask
 from geosr.inference.blend import ramp
 from geosr.inference.coarse import require_blocks
 from geosr.inference.ensemble import Answer, mean_and_spread
@@ -29,6 +30,7 @@ from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, p
 from geosr.models.noise import TakesNoise
 from geosr.models.onnx import OnnxNetwork, settle
 from geosr.models.orientation import self_ensemble
+from geosr.sensors import canonical_name
 
 log = logging.getLogger(__name__)
 
@@ -267,6 +269,8 @@ class SuperResolver:
     ) -> Raster:
         """The raster on the ``scale`` times finer grid, same outline, units and mask; in one piece, in memory.
 
+        Its bands are those of the raster that the model has, in the raster's order and by its names.
+
         Of a model that takes noise, ``samples`` members may be asked for: each band is their mean then, and bands named
         ``B02_spread`` follow, with their standard deviation (reflectance); see `mean_and_spread` for what that is. Of
         another model, ``confidence`` gives bands named ``B02_error``, its expected absolute error (reflectance); see
@@ -278,27 +282,48 @@ class SuperResolver:
             seed: The first member; the others have the seeds after it.
             tta: Mean of the eight orientations of the input (D4 self-ensemble), in about eight times the time.
             confidence: Further bands that say how sure the model is: the spread of 8 samples, or the expected error.
-            origin: Row and column of the raster's first pixel in its scene, which the noise belongs to.
+            origin: Row and column of the raster's north-western pixel in its scene, which the noise belongs to.
 
         Raises:
             ModelError: A band is missing, or the calibration for ``confidence``.
             UsageError: There are samples or a seed, and the model takes no noise.
         """
         answer = self.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
-        missing = [band for band in self.spec.bands if band not in raster.bands]
-        if missing:
+        places = self._places(raster)
+        flips = self.flips(raster.geobox)
+        lr, seen = flipped(raster.array[places], flips), flipped(raster.valid, flips)
+        require_blocks(lr, seen, self.spec)
+        filled = fill_invalid(lr, seen, distance=fill_distance(self.context(answer)))
+        sr = self.ensemble(torch.from_numpy(filled)[None], answer, origins=torch.tensor([origin]))[0].numpy()
+        self.require_finite(sr, filled, seen, origin=origin)
+        outputs = places[len(self.spec.guide) :]
+        sr = flipped(sr, flips)[list(answer.planes(outputs))]
+        valid = upsample_mask(raster.valid, self.spec.scale)
+        sr[:, ~valid] = np.nan
+        bands = answer.bands([raster.bands[place] for place in sorted(outputs)])
+        return Raster(sr, valid, finer(raster.geobox, self.spec.scale), bands, raster.radiometry)
+
+    def flips(self, geobox: GeoBox) -> tuple[bool, bool]:
+        """Whether rows, and columns, of an image on this grid are reversed for the network, which sees north up.
+
+        So the same ground gives the same pixels, however its rows are stored. Blocks of repeated pixels begin at an
+        image's first row and column: along an axis where the last is cut off, they stay as they are.
+        """
+        rows, columns = (
+            reverse and not (self.spec.guide and side % self.spec.guide_scale)
+            for reverse, side in zip(reversed_axes(geobox), geobox.shape, strict=True)
+        )
+        return rows, columns
+
+    def _places(self, raster: Raster) -> list[int]:
+        """Where the raster has the bands of the model."""
+        places = {canonical_name(band) or band: place for place, band in enumerate(raster.bands)}
+        wanted = [canonical_name(band) or band for band in self.spec.bands]
+        if not set(wanted) <= set(places):
             raise ModelError(
                 f"model {self.spec.name!r} needs {' '.join(self.spec.bands)}; the raster has {' '.join(raster.bands)}"
             )
-        lr = raster.array[[raster.bands.index(band) for band in self.spec.bands]]
-        require_blocks(lr, raster.valid, self.spec)
-        filled = fill_invalid(lr, raster.valid, distance=fill_distance(self.context(answer)))
-        sr = self.ensemble(torch.from_numpy(filled)[None], answer, origins=torch.tensor([origin]))[0].numpy()
-        self.require_finite(sr, filled, raster.valid, origin=origin)
-        valid = upsample_mask(raster.valid, self.spec.scale)
-        sr[:, ~valid] = np.nan
-        bands = answer.bands(self.spec.outputs)
-        return Raster(sr, valid, finer(raster.geobox, self.spec.scale), bands, raster.radiometry)
+        return [places[band] for band in wanted]
 
 
 def load_model(

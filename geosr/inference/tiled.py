@@ -18,7 +18,7 @@ from typing import Any, Literal
 from geosr import __version__
 from geosr.errors import OutputError, UsageError
 from geosr.grid import size
-from geosr.inference.choose import bands_of, choose_model, guide_of, refuse_variant
+from geosr.inference.choose import bands_of, choose_model, guide_of, refuse_variant, require_factor
 from geosr.inference.executors import Executor, InProcess, share
 from geosr.inference.job import Job
 from geosr.inference.journal import Journal, stored_call
@@ -82,6 +82,7 @@ def predict(
     *,
     model: str | os.PathLike[str] | SuperResolver | None = None,
     variant: str | None = None,
+    factor: int | None = None,
     blend: tuple[str | Path, float] | None = None,
     bands: Sequence[str] | None = None,
     scale: float | None = None,
@@ -113,7 +114,10 @@ def predict(
     datetime: str | None = None,
     progress: Progress | None = None,
 ) -> Prediction:
-    """Write the super-resolved scene with the input's outline, CRS, type and encoding.
+    """Write the super-resolved scene with the input's outline, CRS, type, encoding, band order and band names.
+
+    What is invalid in the input is invalid in the result, as nodata. An integer type without nodata, whose invalid
+    pixels a mask marks, gets nodata 0, and valid pixels of 0 become 1.
 
     A run that was stopped continues where it was when the same call is made again.
 
@@ -132,6 +136,8 @@ def predict(
             hub (see `geosr.models.find_weights`), or a loaded model; None chooses the shipped one that fits.
         variant: Which of the shipped models that fit: ``standard`` (None), ``fast`` for large areas, or ``detail`` for
             the eye.
+        factor: How many times finer the shipped model is to make the bands, such as 2 or 4; None: the one that fits
+            best decides. With a model it must be the model's.
         blend: Another model of the same network, and its share of the weights, from 0 to 1.
         bands: Names of the input's bands, in file order, where the file does not name them.
         scale: Reflectance per digital number, where the file does not say; likewise ``offset``, ``nodata``.
@@ -205,7 +211,16 @@ def predict(
             log.warning("%s has no coordinate reference system; its output will have none", scene.name)
         if preview is not None:
             check_file(Path(preview), [*scene.paths, os.fspath(out)], overwrite=True)
-        key = _model(scene, model, variant=variant, blend=blend, device=device, precision=precision, trust=trust)
+        key = _model(
+            scene,
+            model,
+            variant=variant,
+            factor=factor,
+            blend=blend,
+            device=device,
+            precision=precision,
+            trust=trust,
+        )
         resolver = key.load()
         answer = resolver.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
         job = Job.plan(scene, key, aoi=aoi, dtype=dtype, tile=tile, answer=answer)
@@ -310,6 +325,7 @@ def _model(
     model: str | os.PathLike[str] | SuperResolver | None,
     *,
     variant: str | None,
+    factor: int | None,
     blend: tuple[str | Path, float] | None,
     device: str,
     precision: str,
@@ -317,14 +333,16 @@ def _model(
 ) -> ModelKey:
     """The key of the model to use; bands that it leaves out are told."""
     if isinstance(model, SuperResolver):
+        require_factor(model.spec, factor)
         key = keep(model)
     else:
-        weights = choose_model(scene, model, variant=variant)
+        weights = choose_model(scene, model, variant=variant, factor=factor)
         scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
         name = weights.spec.name if model is None else model
         key = locate(name, blend=blend, device=device, precision=precision, trust=trust)
     spec = key.load().spec
-    left_out = [band for band in scene.bands if band not in spec.bands]
+    taken = scene.select(spec.bands)
+    left_out = [label for place, label in enumerate(scene.labels) if place not in taken]
     if left_out:
         log.info("model %s has no %s: left out of the output", spec.name, " ".join(left_out))
     return key
@@ -333,7 +351,7 @@ def _model(
 def _repeatable(asked: Mapping[str, Any], output: Output, key: ModelKey) -> dict[str, Any]:
     """What `predict` was asked for, so that it can be asked again from any folder, and of a machine of any kind."""
     # What is trusted is the user's word each time: a file that names a module would be code.
-    here = ("executor", "shard", "progress", "restart", "device", "variant", "trust")
+    here = ("executor", "shard", "progress", "restart", "device", "variant", "factor", "trust")
     call = {name: value for name, value in asked.items() if name not in here}
     if isinstance(asked["aoi"], str):
         (call["aoi"],) = _anywhere(asked["aoi"])
@@ -376,9 +394,8 @@ def _preview(scene: Scene, work: Work, out: Path) -> Path:
 
     profile = work.job.profile
     with open_scene(work.output.paths, bands=profile.bands) as sr:
-        return write_preview(
-            scene, sr, out, bands=work.job.resolver.spec.outputs, window=work.job.window, radiometry=profile.radiometry
-        )
+        outputs = sr.bands[: len(work.job.resolver.spec.outputs)]
+        return write_preview(scene, sr, out, bands=outputs, window=work.job.window, radiometry=profile.radiometry)
 
 
 def acquisition_time(scene: Scene, said: str | None) -> DateTime:

@@ -73,8 +73,11 @@ class Claims:
             RadiometryError: The user contradicts them.
         """
         encoded = self._radiometry(silent=band.scale is None)
+        claimed = {fact: getattr(self, fact) for fact in ("scale", "offset", "nodata")}
+        if "nodata" in dict(self.sources) and not representable(claimed["nodata"], band.dtype):
+            claimed["nodata"] = None  # an item's marker that the type cannot hold marks nothing, as a file's
         known: dict[str, Said | None] = {
-            fact: self._agree(name, fact, getattr(band, fact), claim(getattr(self, fact), self._source(fact)))
+            fact: self._agree(name, fact, getattr(band, fact), claim(claimed[fact], self._source(fact)))
             for fact in ("scale", "offset", "nodata")
         }
         known["saturated"] = band.saturated
@@ -135,9 +138,10 @@ class Claims:
                 "flag": "correct a wrongly tagged file: gdal_edit.py -scale S -offset O -a_nodata N FILE",
                 "argument": "correct the attributes that say otherwise",
             }
+            drop = "correct the item" if says.source == dict(self.sources).get(fact) else f"drop the {self.form}"
             raise RadiometryError(
-                f"{name} has {fact} {trusted.value:g} ({trusted.source}) and {says.source} says {says.value:g}; drop "
-                f"the {self.form}, or {remedy[self.form]}"
+                f"{name} has {fact} {trusted.value:g} ({trusted.source}) and {says.source} says {says.value:g}; {drop}, "
+                f"or {remedy[self.form]}"
             )
         return trusted
 

@@ -23,12 +23,14 @@ import rasterio
 import zstandard
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from geosr.errors import OutputError
 from geosr.grid import BLOCK
 from geosr.io.blocks import Block, BlockFile
 from geosr.radiometry import Radiometry
+from geosr.sensors import common_name
 
 ZSTD_LEVEL = 1
 """On SR images level 9 gives files 8 % smaller than level 1 and takes 20 times as long."""
@@ -290,6 +292,16 @@ def _even(length: int) -> int:
     return length + length % 2
 
 
+def colours_of(bands: Sequence[str]) -> list[ColorInterp] | None:
+    """The colour interpretation of bands by their names: red, green, blue, nir, and undefined of others.
+
+    None, which is GDAL's grey, where no band is a colour, and of a single band. GDAL before 3.10 knows no nir.
+    """
+    colours = {name: ColorInterp.__members__.get(name) for name in ("red", "green", "blue", "nir")}
+    found = [colours.get(common_name(band) or "") or ColorInterp.undefined for band in bands]
+    return found if len(found) > 1 and any(found) else None
+
+
 def _template_tags(profile: Profile, layout: _Layout) -> _Directory:
     """The tags that GDAL writes for such a raster; the file that they come from has no blocks."""
     height, width = profile.geobox.shape
@@ -307,6 +319,8 @@ def _template_tags(profile: Profile, layout: _Layout) -> _Directory:
                 file.scales = [encoding.scale for encoding in encodings]
                 file.offsets = [encoding.offset for encoding in encodings]
             file.descriptions = profile.bands
+            if (colours := colours_of(profile.bands)) is not None:
+                file.colorinterp = colours
             file.update_tags(**profile.tags)
         return dict(layout.unpack(bytes(memory.getbuffer())))
 

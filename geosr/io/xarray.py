@@ -16,7 +16,7 @@ from geosr.errors import BandError, GridError, RadiometryError, UsageError, did_
 from geosr.io.claims import Claims, shared_encoding
 from geosr.io.xarray_grid import attributes, coordinates, geobox_of, spatial_dims, unchunked
 from geosr.io.xarray_units import ENCODING_WORDS, SCALING, Units, stored_band, units_of
-from geosr.sensors import canonical_band
+from geosr.sensors import canonical_band, canonical_name
 
 _BAND_DIMS = ("band", "bands")
 
@@ -53,18 +53,26 @@ class Cube:
             BandError: It has no such band.
             GridError: They do not lie on one grid.
         """
+        chosen = self._subset(self.places(names))
+        chosen._require_one_grid()
+        return chosen
+
+    def places(self, names: Sequence[str]) -> list[int]:
+        """Where in `bands` the named ones are; aliases such as ``red`` or ``B4`` work.
+
+        Raises:
+            BandError: It has no such band.
+        """
         places = []
         for name in names:
-            wanted = name if name in self.bands else canonical_band(name)
+            wanted = name if name in self.bands else canonical_name(name)
             if wanted not in self.bands:
                 raise BandError(
                     f"band {name!r} is not in {self.name} ({' '.join(self.bands)})"
                     + (did_you_mean(name, self.bands) or ("" if self.named else f"; name its bands: {self.naming}"))
                 )
             places.append(self.bands.index(wanted))
-        chosen = self._subset(places)
-        chosen._require_one_grid()
-        return chosen
+        return places
 
     def _subset(self, places: Sequence[int]) -> Cube:
         bands = tuple(self.bands[place] for place in places)
@@ -309,7 +317,7 @@ def describe(
     if bands is not None and len(bands) != len(layers):
         raise BandError(f"bands= names {len(bands)} bands ({' '.join(bands)}) and {name} has {len(layers)}")
     names = tuple(
-        canonical_band(one) or one if one else f"band{place}"
+        canonical_name(one) or one if one else f"band{place}"
         for place, one in enumerate(found if bands is None else bands, start=1)
     )
     if repeated := sorted({band for band in names if names.count(band) > 1}):

@@ -30,7 +30,7 @@ from geosr.errors import GridError, InputError, OutputError, UsageError
 from geosr.grid import Window, size
 from geosr.io import cf
 from geosr.io.shards import ShardedArray, compression
-from geosr.io.source import StoredBand, unreadable
+from geosr.io.source import StoredBand, unreadable, zarr_store
 from geosr.radiometry import Radiometry
 
 REFLECTANCE = "reflectance"
@@ -172,7 +172,7 @@ class ZarrGroup:
 
     def __init__(self, path: str) -> None:
         self.path = path = path.rstrip("/")
-        root, inside = _split(path)
+        root, inside = zarr_store(path) or (path, "")
         top = _open_store(root)
         node, band = _node(top, inside, path), None
         if isinstance(node, zarr.Array):  # one band of a group; its coordinates are beside it

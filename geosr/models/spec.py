@@ -110,6 +110,11 @@ class ModelSpec:
         """Names of the bands that come out, in order."""
         return self.bands[len(self.guide) :]
 
+    @property
+    def factor(self) -> int:
+        """How many times finer the bands that come out are than they were sampled, along each axis."""
+        return self.scale * self.guide_scale
+
     def to_dict(self) -> dict[str, Any]:
         """The specification as JSON-ready values."""
         return asdict(self) | {"bands": list(self.bands), "guide": list(self.guide)}
