@@ -41,7 +41,7 @@ def read_checkpoint(path: Path, *, trust: str | Sequence[str] = ()) -> Checkpoin
     checkpoint, spec = _read(path)
     state = _state(checkpoint.get("state_dict"), path)
     averages = state.get("ema.average.n_averaged")
-    averaged = averages is not None and bool((averages > 0).all())
+    averaged = averages is not None and averages.numel() == 1 and bool(averages > 0)
     weights = _part(state, "ema.average.module.network." if averaged else "model.network.")
     network = fitted_network(spec, weights, source=path, trust=trust)
     return Checkpoint(Model.from_file(spec, network), _part(state, "adversary.network.") or None)

@@ -56,8 +56,10 @@ def require_fitting(spec: ModelSpec, tensors: Mapping[str, Tensor], *, source: s
     """
     if "." in spec.architecture or spec.architecture == "spandrel":  # spandrel makes its network of the tensors alone
         return
-    network = outline(spec, tensors=len(tensors), largest=_largest(tensors))
-    wanted = network.state_dict()
+    try:
+        wanted = outline(spec, tensors=len(tensors), largest=_largest(tensors)).state_dict()
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
     odd = [
         f"{name} is {_shape(tensors[name])} and not {_shape(like)}"
         for name, like in wanted.items()
