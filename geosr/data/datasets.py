@@ -534,7 +534,8 @@ class SceneDataset(GeoDataset):
             mask = inside.reshape(shape[0] // step, step, shape[1] // step, step).all(axis=(1, 3))
             array, valid = np.zeros((len(image.bands), *mask.shape), np.float32), np.zeros(mask.shape, bool)
             here = coarsened(moved(common, -rows.start, -columns.start), step)
-            array[:, *here], valid[here] = self._read(number, name, coarsened(common, step))
+            if valid[here].size:
+                array[:, *here], valid[here] = self._read(number, name, coarsened(common, step))
             valid &= mask
             array *= valid
             sample |= {name: torch.from_numpy(array), _MASKS[name]: torch.from_numpy(valid)}
