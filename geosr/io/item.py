@@ -10,6 +10,7 @@ from typing import Any
 from rasterio.io import MemoryFile
 
 from geosr.errors import OutputError, extra
+from geosr.files import write
 from geosr.io.cog import Profile
 
 MEDIA_TYPES = {
@@ -33,8 +34,9 @@ def write_item(
     time: datetime,
     properties: Mapping[str, Any],
     sources: Sequence[str] = (),
+    at: Path | None = None,
 ) -> Path:
-    """Write a STAC item as JSON and return its path.
+    """Write a STAC item as JSON and return the path of the file.
 
     Args:
         path: The file to write; its name without the ending is the item's id.
@@ -43,6 +45,7 @@ def write_item(
         time: When the scene was acquired.
         properties: Further properties of the item.
         sources: What it was derived from.
+        at: Where it is written until it belongs at `path`, from where its links count; None: there.
 
     Raises:
         OutputError: It cannot be written.
@@ -80,10 +83,9 @@ def write_item(
     item.stac_extensions += _EXTENSIONS
     item.add_links([Link("derived_from", source) for source in sources])
     try:
-        path.write_text(json.dumps(item.to_dict(include_self_link=False), indent=2))
+        return write(at or path, json.dumps(item.to_dict(include_self_link=False), indent=2))
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    return path
 
 
 def _raster_band(profile: Profile, band: str) -> dict[str, Any]:
