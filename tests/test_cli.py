@@ -46,7 +46,7 @@ def parana(shared_data):
 def process(*arguments):
     """The command in a process of its own."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "geosr.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "geosr", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 

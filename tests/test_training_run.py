@@ -63,7 +63,7 @@ def here(tmp_path, monkeypatch):
 def run(tmp_path_factory):
     """What ``geosr train`` leaves and says: the path of the weights, standard output and standard error."""
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "geosr.cli", "train", "-c", "config_demo.yaml", *TINY]
+    command = [sys.executable, "-m", "geosr", "train", "-c", "config_demo.yaml", *TINY]
     package = Path(geosr.__file__).parents[1]
     environment = {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
@@ -210,8 +210,9 @@ NEEDS_MORE = {"finetune_pairs.yaml", "config_own.yaml"}
 def test_every_shipped_config_goes_through_all_its_phases(here, shared_data, name):
     overrides = ["Training.accelerator=cpu", "Data.val_patches=2", "Data.patch_size=12"]
     if name != "config_demo.yaml":
-        val = "s2/germany_fields_10m.tif" if name == "s2-20m-x2.yaml" else "s2_20m_grid/lidia.tif"
-        overrides += [f"Data.root={shared_data}", f"Data.val_scenes=[{val}]"]
+        val = "s2/germany_fields_10m.tif" if name == "s2-20m-x2.yaml" else "s2/danube_a_10m.tif"
+        windows = f"Data.val_windows={{{val}: [0, 0, 160, 160]}}"
+        overrides += [f"Data.root={shared_data}", f"Data.val_scenes=[{val}]", windows]
     path = train(name, overrides, debug=True, quiet=True)
     assert load_model(path).spec.provenance["step"] == 16
     config = load_config(path.parent / "config.yaml")
@@ -497,7 +498,7 @@ def test_two_processes_leave_one_run(here):
     command = [
         sys.executable,
         "-m",
-        "geosr.cli",
+        "geosr",
         "train",
         "-c",
         "config_demo.yaml",

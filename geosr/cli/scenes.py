@@ -33,6 +33,7 @@ from geosr.cli.options import (
     Scale,
     Sensor,
     Sources,
+    TrustModule,
     Workers,
     executor,
     progress_bar,
@@ -79,6 +80,10 @@ def predict(
             "--detail", help="The shipped model whose detail is for the eye, not to measure.", rich_help_panel=NETWORK
         ),
     ] = False,
+    factor: Annotated[
+        int | None,
+        typer.Option(help="2 or 4: the shipped model that makes pixels so many times finer.", rich_help_panel=NETWORK),
+    ] = None,
     blend: Annotated[
         tuple[str, float] | None,
         typer.Option(
@@ -140,6 +145,7 @@ def predict(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    trust_module: TrustModule = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Tiles that the network takes at once.", rich_help_panel=NETWORK)
     ] = 1,
@@ -208,13 +214,14 @@ def predict(
     def one(files: list[str], target: str) -> Prediction:
         with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
             return run(
-                files, target, model=model, variant=variant, blend=blend, bands=split_names(bands), scale=scale,
-                offset=offset, nodata=nodata, sensor=sensor, baseline=baseline, item=item, resolution=resolution,
-                mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi, samples=samples, seed=seed, tta=tta,
-                confidence=confidence, dtype=dtype, device=device, precision=precision, batch_size=batch_size,
-                tile=DEFAULT_TILE if tile is None else tile,
+                files, target, model=model, variant=variant, factor=factor, blend=blend, bands=split_names(bands),
+                scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline, item=item,
+                resolution=resolution, mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi,
+                samples=samples, seed=seed, tta=tta, confidence=confidence, dtype=dtype, device=device,
+                precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
                 executor=executor(workers, dask), shard=None if shard is None else read_share(shard),
                 overwrite=overwrite, restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
+                trust=trust_module or (),
             )  # fmt: skip
 
     if batch is None:
@@ -237,13 +244,14 @@ def predict(
 @app.command()
 def assemble(
     out: Annotated[str, typer.Argument(help="What geosr predict --shard was to write.", show_default=False)],
+    trust_module: TrustModule = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make the result of the shares that several geosr predict --shard I/N have done."""
     from geosr.inference import assemble as run
 
-    _report(run(out), as_json=as_json, quiet=quiet)
+    _report(run(out, trust=trust_module or ()), as_json=as_json, quiet=quiet)
 
 
 def _report(done: "Prediction", *, as_json: bool, quiet: bool) -> None:

@@ -72,7 +72,7 @@ def parse(text: str, name: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         # PyYAML raises more than its own errors: of numbers, dates and tags that do not fit their value
         raise ConfigError(f"{name} is not valid YAML: {error}") from error
-    _require_plain(value, name, "")
+    require_plain(value, name)
     return value
 
 
@@ -118,17 +118,26 @@ def _too_much() -> str:
     )
 
 
-def _require_plain(value: Any, name: str, key: str) -> None:
-    """Refuse what no setting can be."""
+def require_plain(value: Any, name: str, key: str = "") -> None:
+    """Refuse what no setting can be.
+
+    Args:
+        value: Nested values.
+        name: What the message calls them.
+        key: The dotted key of the value.
+
+    Raises:
+        ConfigError: Something is no text, number, truth value, list, mapping or None.
+    """
     if isinstance(value, dict):
         for word, part in value.items():
             if not isinstance(word, str):
                 raise ConfigError(f"{name}: the key {word!r}{_in(key)} is no word; put it in quotes")
-            _require_plain(word, name, key)
-            _require_plain(part, name, f"{key}.{word}" if key else word)
+            require_plain(word, name, key)
+            require_plain(part, name, f"{key}.{word}" if key else word)
     elif isinstance(value, list):
         for part in value:
-            _require_plain(part, name, key)
+            require_plain(part, name, key)
     elif isinstance(value, str):
         if len(value) > LETTERS:
             raise ConfigError(f"{name}: a text of {len(value):,} characters{_in(key)}; {LETTERS:,} are allowed")

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from geosr.config import opensr
 from geosr.config.checks import check
-from geosr.config.document import parse, read_document, resolved
+from geosr.config.document import parse, read_document, require_plain, resolved
 from geosr.config.schema import Config, settings
 from geosr.errors import ConfigError, did_you_mean
 
@@ -78,7 +78,13 @@ def load_config(name: str | Path | Mapping[str, Any], overrides: Sequence[str] =
 def _read(name: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """What messages call a configuration, and what it says."""
     if isinstance(name, Mapping):
-        return "the settings of the checkpoint", dict(name)
+        source = "the settings of the checkpoint"
+        try:
+            values = resolved(dict(name), source)
+            require_plain(values, source)
+        except RecursionError as error:
+            raise ConfigError(f"{source} are nested too deeply") from error
+        return source, values
     path = find_config(name)
     text = read_document(path)
     if text is not None and not isinstance(text, dict):

@@ -15,6 +15,7 @@ from requests.exceptions import RequestException
 from geosr.data.patches import SceneFiles
 from geosr.data.sources import SILENT, Source
 from geosr.errors import InputError, UsageError, did_you_mean
+from geosr.footprint import is_box
 from geosr.io.claims import Claims
 from geosr.io.stac import item_claims, item_scene
 
@@ -70,7 +71,7 @@ def search_stac(
         InputError: The API does not answer, has no such collection, or finds nothing.
         UsageError: The box is empty.
     """
-    if bbox is not None and not (len(bbox) == 4 and bbox[0] < bbox[2] and bbox[1] < bbox[3]):
+    if bbox is not None and not is_box(bbox):
         raise UsageError(f"--bbox {' '.join(map(str, bbox))} is not west south east north in degrees")
     try:
         with warnings.catch_warnings():

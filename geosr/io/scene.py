@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 import os
-import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -25,11 +24,11 @@ from geosr.grid import Window, size
 from geosr.io.claims import Claims, shared_encoding
 from geosr.io.gdal import GdalFile
 from geosr.io.grids import Place, common_grid
-from geosr.io.layers import Layer, band_names, basename, layers_of
+from geosr.io.layers import Layer, band_labels, band_names, basename, layers_of
 from geosr.io.raster import Raster
-from geosr.io.source import Said, Source
+from geosr.io.source import Said, Source, zarr_store
 from geosr.radiometry import Radiometry
-from geosr.sensors import canonical_band
+from geosr.sensors import canonical_name
 
 if TYPE_CHECKING:
     from geosr.io.masks import MaskFile, SceneMask
@@ -54,6 +53,8 @@ class Scene:
     """The grid of the whole scene."""
     bands: tuple[str, ...]
     """Canonical names where they are known, else the file's descriptions, else ``band1``, ``band2`` ..."""
+    labels: tuple[str, ...]
+    """The same bands as the files or the user spell them: what a result calls them."""
     descriptions: tuple[str | None, ...]
     """The band descriptions that the files hold."""
     named: bool
@@ -121,6 +122,7 @@ class Scene:
             raise InputError(f"{self.name} holds {self.dtype} values; reflectance needs an integer or a float type")
         self.descriptions = tuple(layer.description for layer in self._layers)
         self.bands, told_by = band_names(self._layers, given=bands, name=self.name)
+        self.labels = band_labels(self._layers, self.bands, given=bands)
         self.named = told_by is not None
         if repeated := sorted({band for band in self.bands if self.bands.count(band) > 1}):
             raise BandError(f"{self.name} has band {' '.join(repeated)} more than once; name its bands with --bands")
@@ -241,7 +243,7 @@ class Scene:
         """
         indices = []
         for name in names:
-            wanted = name if name in self.bands else canonical_band(name)
+            wanted = name if name in self.bands else canonical_name(name)
             if wanted not in self.bands:
                 remedy = "" if self.named else "; nothing names its bands, so give --bands"
                 raise BandError(
@@ -300,6 +302,12 @@ class Scene:
         Arguments are those of :meth:`read`.
         """
         return self._mask(self._indices(bands), self._inside(window))
+
+    def may_be_invalid(self, bands: Sequence[str] | None = None) -> bool:
+        """Whether pixels of some bands can be invalid: by nodata, saturation, a mask beside them or one asked for."""
+        radiometry = self._radiometry(self._indices(bands))
+        marked = radiometry.nodata is not None or radiometry.saturated is not None
+        return marked or self.read_mask((slice(0, 1), slice(0, 1)), bands) is not None
 
     def _mask(self, indices: Sequence[int], window: Window) -> NDArray[np.bool_] | None:
         """What the masks of all files of these bands, and of the scene, leave in."""
@@ -498,23 +506,11 @@ def pixel_sides_m(geobox: GeoBox) -> tuple[float, float] | None:
 
 def _open(path: str) -> Source:
     """The file or store behind a path."""
-    if _is_zarr(path):
+    if zarr_store(path):
         from geosr.io.zarr import ZarrGroup  # half a second that scenes in files need not wait for
 
         return ZarrGroup(path)
     return GdalFile(path)
-
-
-def _is_zarr(path: str) -> bool:
-    """Whether a path leads to or into a Zarr store: ``.zarr`` in its name, or a folder that says so.
-
-    >>> _is_zarr("s3://bucket/product.zarr/measurements"), _is_zarr("scene.tif"), _is_zarr('ZARR:"a.zarr"')
-    (True, False, False)
-    """
-    if re.match(r"/vsi|ZARR:", path):
-        return False
-    markers = (os.path.join(path, name) for name in ("zarr.json", ".zgroup", ".zarray"))
-    return bool(re.search(r"\.zarr(/|$)", path)) or any(map(os.path.isfile, markers))
 
 
 def _part(geobox: GeoBox, window: Window) -> GeoBox:

@@ -11,7 +11,7 @@ from torch import Tensor
 from geosr.config import Config
 from geosr.config.schema import flat
 from geosr.errors import ConfigError, ModelError
-from geosr.models.checkpoint import FACTS, require_intact
+from geosr.models.checkpoint import CHECKPOINT, FACTS, require_intact
 from geosr.training.folder import CONFIG, find_checkpoint, other_checkpoints
 
 SHAPING = ("Data.bands", "Data.guide", "Generator.", "Discriminator.", "Optimizers.", "Training.", "Model.name")
@@ -56,7 +56,41 @@ def read_resumed(where: str, config: Config) -> Resumed:
         ConfigError: There is no such checkpoint.
         ModelError: It is damaged, cut off, or none of a geosr run; the message names other ones of the run.
     """
-    path = find_checkpoint(where, config)
+    return _read_intact(find_checkpoint(where, config))
+
+
+def settings_of(where: str) -> Path | Mapping[str, Any] | None:
+    """The settings that the run was started with: those in its folder, else those that its checkpoint keeps.
+
+    Args:
+        where: What ``Model.continue_training`` takes.
+
+    Returns:
+        The file, or the settings themselves; None where ``where`` does not say which run is meant (``auto``).
+
+    Raises:
+        ConfigError: They name code, which only a configuration that is given may.
+        ModelError: The checkpoint is damaged.
+    """
+    if where == "auto":
+        return None
+    path = Path(where) / CHECKPOINT if Path(where).is_dir() else Path(where)
+    own = path.parent / CONFIG
+    if own.is_file():
+        return own
+    if path.suffix != ".ckpt" or not path.is_file():
+        return None  # what is wrong with it, `find_checkpoint` says
+    settings = _read_intact(path).config
+    generator = settings.get("Generator")
+    if isinstance(generator, Mapping) and generator.get("class_path") is not None:
+        raise ConfigError(
+            f"{path.parent} has no {CONFIG}, and its checkpoint names a network of the user's own; give the run's "
+            "configuration"
+        )
+    return settings
+
+
+def _read_intact(path: Path) -> Resumed:
     try:
         require_intact(path)
         return _read(path)

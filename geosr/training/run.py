@@ -45,7 +45,7 @@ FOLDER = "GEOSR_RUN_FOLDER"
 
 
 def train(
-    config: str | Path | Config = "config_20m.yaml",
+    config: str | Path | Mapping[str, Any] | Config = "config_20m.yaml",
     overrides: Sequence[str] = (),
     *,
     debug: bool = False,
@@ -57,7 +57,7 @@ def train(
     those from before the adversarial phase. Without one it ends with those of the best validation.
 
     Args:
-        config: A configuration, its file, or the name of a shipped one.
+        config: A configuration, its file or the name of a shipped one, or nested settings (`settings_of` a run).
         overrides: ``Section.key=value`` settings on top of the file's. ``Model.continue_training=auto`` goes on with
             the latest run of the same name.
         debug: Train small networks for 16 steps, to see everything work.
