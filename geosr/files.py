@@ -189,13 +189,15 @@ def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> 
 
 
 @contextmanager
-def locked(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, *, what: str, shared: bool = False, inherited: bool = True) -> Iterator[None]:
     """Hold a lock file as long as the block runs; the operating system frees it where the process is killed.
 
     Args:
         path: The lock file, which is made where it is absent and stays.
         what: What the lock protects, for the message.
         shared: Let others in who share it; else this process is the only one.
+        inherited: Processes that this one forks hold it, too, until they end: right where they write. False: where
+            they only read, a killed process leaves the lock free at once.
 
     Raises:
         OutputError: Another process holds it, or it is a link.
@@ -205,10 +207,32 @@ def locked(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
     while not _is_open(path, handle):  # who had it removed it, with its folder perhaps: this lock is nobody's
         os.close(handle)
         handle = _lock(path, what=what, shared=shared)
+    _OPEN.add(handle)
+    if not inherited:
+        _OWN.add(handle)
     try:
         yield
     finally:
+        if handle in _OPEN:  # a forked process has closed its own already
+            os.close(handle)
+        _OPEN.discard(handle)
+        _OWN.discard(handle)
+
+
+_OPEN: set[int] = set()
+_OWN: set[int] = set()
+"""Handles of locks that are held, and of those that forked processes do not inherit."""
+
+
+def _let_go() -> None:
+    """In a forked process: close the locks that belong to the one that forked it, which keeps them."""
+    for handle in _OWN:
         os.close(handle)
+        _OPEN.discard(handle)
+    _OWN.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _lock(path: Path, *, what: str, shared: bool) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from multiprocessing import get_context
 
 import pytest
 
@@ -102,3 +103,32 @@ def test_paths_mean_one_file_through_links_and_dots(tmp_path):
 def test_the_checksum_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"geosr")
     assert files.sha256_of(tmp_path / "a") == hashlib.sha256(b"geosr").hexdigest()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("inherited", [True, False])
+def test_a_lock_is_that_of_forked_processes_only_where_they_inherit_it(tmp_path, inherited):
+    path = tmp_path / "lock"
+    fork = get_context("fork")
+    begun, done = fork.Event(), fork.Event()
+
+    def wait():
+        begun.set()
+        done.wait()
+
+    with files.locked(path, what="it", inherited=inherited):
+        child = fork.Process(target=wait)
+        child.start()
+        begun.wait()
+        with pytest.raises(OutputError), files.locked(path, what="it"):
+            pass
+    try:
+        if inherited:
+            with pytest.raises(OutputError), files.locked(path, what="it"):
+                pass
+        else:
+            with files.locked(path, what="it"):
+                pass
+    finally:
+        done.set()
+        child.join()

@@ -99,6 +99,25 @@ def test_a_finished_run_that_gets_more_steps_ends_as_if_it_had_them_at_once(run,
         assert torch.equal(exported[name], expected[name]), name
 
 
+def test_a_run_that_died_in_its_last_validation_makes_that_again(tmp_path, monkeypatch):
+    folder, whole = tmp_path / "runs" / "geosr" / "died", tmp_path / "runs" / "geosr" / "whole"
+    start = SuperResolution.on_validation_start
+
+    def dies(module):
+        if module.step == 4:
+            raise RuntimeError("killed")
+        start(module)
+
+    monkeypatch.setattr(SuperResolution, "on_validation_start", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        go(folder, 4)
+    monkeypatch.setattr(SuperResolution, "on_validation_start", start)
+    go(folder, 6, "Schedulers.name=plateau")
+    go(whole, 6, "Schedulers.name=plateau")
+    assert [row["step"] for row in rows(folder) if "val_metrics/l1" in row] == [1, 3, 5]
+    assert rows(folder) == rows(whole)
+
+
 def test_a_finished_run_without_more_steps_is_left_as_it_is(run, caplog):
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file() and path.name != "train.log"}
     with caplog.at_level(logging.INFO, "geosr"):

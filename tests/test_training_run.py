@@ -306,6 +306,18 @@ def test_the_summary_names_each_figure_next_to_that_of_bicubic():
     )
 
 
+def test_a_figure_that_could_not_be_measured_is_absent_and_named():
+    measured = {"val_metrics/psnr": 35.0, "val_metrics/psnr_gain": 1.0, "val_metrics/sam": 0.1}
+    measured |= {"val_metrics/sam_bicubic": 0.2, "val_metrics/ssim": float("nan"), "updates": 6.0}
+    figures = quality(measured)
+    assert figures == {"psnr": 35.0, "psnr_over_bicubic": 1.0, "sam": 5.729578, "sam_bicubic": 11.459156}
+    assert describe_quality(figures) == (
+        "validation: PSNR 35.00 dB (+1.00 dB over bicubic), SAM 5.730° (bicubic 11.459°); too few valid pixels lie "
+        "together to measure SSIM and consistency"
+    )
+    assert quality({}) == {}
+
+
 # Going on where a run stopped
 
 RESUMED = [

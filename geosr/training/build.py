@@ -73,7 +73,7 @@ def _require_memory(config: Config, *, adversarial: bool) -> None:
             networks.append(build_network(_spec(config, arguments=generator_arguments(generator) | numbers)))
         if adversarial:
             networks.append(build_discriminator(config.Discriminator, bands=len(config.Data.bands)))
-    require_memory_for_networks(config, *networks, device=device_of(config))
+    require_memory_for_networks(*networks, device=device_of(config))
 
 
 def build_model(config: Config, data: GeoSRDataModule, start: Model | None = None) -> Model:

@@ -99,7 +99,7 @@ def held(folder: Path) -> Any:
     Raises:
         OutputError: Another process does.
     """
-    return files.locked(folder / LOG, what=f"the run in {folder}")
+    return files.locked(folder / LOG, what=f"the run in {folder}", inherited=False)
 
 
 @contextmanager

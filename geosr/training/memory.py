@@ -35,11 +35,10 @@ def require_memory_for_batches(config: Config, *, device: str) -> None:
     )
 
 
-def require_memory_for_networks(config: Config, *networks: nn.Module, device: str) -> None:
+def require_memory_for_networks(*networks: nn.Module, device: str) -> None:
     """Refuse networks whose weights, gradients and optimisers are larger than the memory of the device.
 
     Args:
-        config: The settings.
         networks: The networks, on the meta device, where they take no memory.
         device: Where they are to be trained.
 

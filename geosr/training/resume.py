@@ -202,6 +202,8 @@ def reopen(loops: dict[str, Any], *, step: int, total: int) -> None:
     over = step >= total
     done = {"ready": step, "started": step, "processed": step, "completed": step if validated or over else step - 1}
     progress |= {"total": dict(done), "current": dict(done), "is_last_batch": False}
+    # Lightning counts one up for an update whose validation is to be made, and logs that as the update itself
+    state["epoch_loop.state_dict"] = {"_batches_that_stepped": step if validated or over else step - 2}
     epoch = {"ready": 1, "started": 1, "processed": int(over), "completed": 0}
     state["epoch_progress"] = {"total": dict(epoch), "current": dict(epoch)}
     begun = 0 if validated or over else 1  # what Lightning takes for a validation to be made again
