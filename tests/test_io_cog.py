@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
@@ -181,6 +182,32 @@ def test_nodata_is_kept(write, dtype, nodata):
         array[:, 100:200] = nodata
     with rasterio.open(write(array, Radiometry(1e-4, nodata=nodata, dtype=dtype))) as file:
         np.testing.assert_equal(file.nodata, nodata)
+        np.testing.assert_array_equal(file.read(), array)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(
+    ("bands", "colours"),
+    [
+        (("red", "green", "blue", "nir"), ["red", "green", "blue", "nir"]),
+        (("B02", "B03", "B04", "B08"), ["blue", "green", "red", "nir"]),
+        (("B08", "B4", "B03", "Blue", "B08_error"), ["nir", "red", "green", "blue", "undefined"]),
+        (("B04", "B03", "B02"), ["red", "green", "blue"]),
+        (("B05", "B8A", "B11"), ["gray", "undefined", "undefined"]),
+        (("red",), ["gray"]),
+    ],
+)
+def test_known_bands_say_their_colour_and_none_is_alpha(write, bands, colours, dtype):
+    if not hasattr(ColorInterp, "nir"):  # GDAL before 3.10
+        colours = [colour.replace("nir", "undefined") for colour in colours]
+    array = random_array((len(bands), 523, 601), dtype)
+    path = write(array, bands=bands)
+    for options in ({}, {"overview_level": 0}):
+        with rasterio.open(path, **options) as file:
+            assert [colour.name for colour in file.colorinterp] == colours
+    assert cog_validate(path, strict=True, quiet=True)[0]
+    with rasterio.open(path) as file:
+        assert (file.dataset_mask() == 255).all()
         np.testing.assert_array_equal(file.read(), array)
 
 

@@ -444,3 +444,30 @@ def test_numbers_and_mask_of_one_read_are_those_of_two(make_raster):
         np.testing.assert_array_equal(numbers, scene.read_digital(window, ["B03", "B02"]))
         np.testing.assert_array_equal(valid, scene.read(window, ["B03", "B02"]).valid)
     assert not valid.all()
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "given", "bands", "labels"),
+    [
+        (["red", "B4 error", None], None, ("B04", "B4 error", "band3"), ("red", "B4 error", "band3")),
+        (
+            ["B4, central wavelength 665 nm", "nir_error", "x"],
+            None,
+            ("B04", "B08_error", "x"),
+            ("B4", "nir_error", "x"),
+        ),
+        (["a", "b", "c"], ["blue", "B3", "own"], ("B02", "B03", "own"), ("blue", "B3", "own")),
+        (None, None, ("band1", "band2", "band3"), ("band1", "band2", "band3")),
+    ],
+)
+def test_labels_are_the_names_as_the_file_or_the_user_spells_them(make_raster, descriptions, given, bands, labels):
+    path = make_raster(np.ones((3, 2, 2), "uint8"), descriptions=descriptions)
+    with open_scene(path, bands=given) as scene:
+        assert (scene.bands, scene.labels) == (bands, labels)
+        assert scene.select(labels) == (0, 1, 2)
+
+
+def test_files_without_descriptions_are_labelled_by_their_names(make_raster):
+    names = ["T33UUB_red.tif", "T33UUB_B3_10m.tif", "blue.tif"]
+    with open_scene([make_raster(np.ones((1, 2, 2), "uint8"), name=name) for name in names]) as scene:
+        assert (scene.bands, scene.labels) == (("B04", "B03", "B02"), ("red", "B3", "blue"))

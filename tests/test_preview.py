@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from PIL import Image
 
@@ -52,6 +53,26 @@ def panels(picture, shape):
         for top, h, w in ((GAP + CAPTION, height, width), (second, side, side))
         for left in (GAP, 2 * GAP + column)
     ]
+
+
+def test_what_a_mask_leaves_out_is_black_before_and_after(make_raster, tmp_path, monkeypatch):
+    monkeypatch.setattr("geosr.preview.STRIP", 7)
+    lr = random_scene(40, 40)
+    valid = np.ones((40, 40), bool)
+    valid[:, 30:] = False
+    path = make_raster(lr, name="lr.tif", scale=1e-4, descriptions=BANDS)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(valid)
+    fine = make_raster(repeated(np.where(valid, lr, 0)), name="sr.tif", scale=1e-4, nodata=0, descriptions=BANDS)
+    with open_scene(path) as scene, open_scene(fine) as sr:
+        window = (slice(0, 40), slice(0, 40))
+        write_preview(scene, sr, tmp_path / "p.png", bands=BANDS, window=window, radiometry=sr.radiometry)
+    with Image.open(tmp_path / "p.png") as picture:
+        before, after, *_ = panels(np.asarray(picture), (40, 40))
+    for panel in (before, after):
+        dark = (panel == 0).all(axis=(0, 2))
+        assert dark[-150:].all()
+        assert not dark[:450].any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 137), (137, 1), (3, 2), (90, 120), (79, 81), (700, 650)])

@@ -5,6 +5,7 @@ processes that do the same shard write the same bytes, and neither can harm the 
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
@@ -116,9 +117,10 @@ def plan_output(
         return ZarrOutput(target, profile, shard, job)
     files = {"": profile}
     if kind == "folder":
+        names = [re.sub("[/:]", "_", band) for band in profile.bands]  # a description may be any text
         files = {
-            f"{band}.tif": replace(profile, bands=(band,), radiometry=profile.encoding(band), encodings={})
-            for band in profile.bands
+            f"{name}.tif": replace(profile, bands=(band,), radiometry=profile.encoding(band), encodings={})
+            for name, band in zip(names, profile.bands, strict=True)
         }
         if not overwrite and (there := [name for name in files if (target / name).exists()]):
             raise OutputError(f"{out} holds {' '.join(there)} already; give --overwrite to replace them")
