@@ -12,6 +12,7 @@ from calibration_kit import calibrated
 
 import geosr as package
 from geosr.inference import SuperResolver, load_model, predict
+from geosr.io.inputs import open_input
 from geosr.io.scene import open_scene
 from geosr.models import Model, ModelSpec
 
@@ -276,3 +277,12 @@ def test_the_command_takes_a_factor(geosr, make_raster, tmp_path):
     code, _, said = geosr("predict", path, "-o", tmp_path / "x.tif", "--factor", 4, "--model", "s2-rgbn-x2")
     assert code == 2
     assert "model 's2-rgbn-x2' makes pixels 2 times finer, and factor=4 is asked for" in said
+
+
+def test_a_folder_of_bands_and_their_errors_is_a_scene_again(make_raster, network, tmp_path, caplog):
+    path = make_raster(numbers(), nodata=0, scale=1e-3, descriptions=NAIP)
+    predict(path, tmp_path / "sr", model=network, confidence=True, preview=tmp_path / "sr.png")
+    assert "flag --bands" not in caplog.text
+    with open_input(tmp_path / "sr") as scene, open_scene(tmp_path / "sr" / "red_error.tif") as error:
+        assert sorted(scene.labels) == sorted(NAIP)
+        assert (error.bands, error.labels) == (("B04_error",), ("red_error",))
