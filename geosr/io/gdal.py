@@ -150,6 +150,20 @@ def _image_drivers() -> list[str]:
         return [name for name in env.drivers() if name not in _REFERENCES]
 
 
+def files_of(path: str) -> list[str]:
+    """The files that GDAL counts to a raster, itself included: sources of a virtual one, masks, overviews.
+
+    What is no raster has none.
+    """
+    try:
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with _opened(path) as file:
+                return list(file.files)
+    except RasterioError:
+        return []
+
+
 def _geobox(file: DatasetReader, name: str) -> GeoBox:
     """The exact grid of a file."""
     if file.transform.is_identity and (file.gcps[0] or file.rpcs):

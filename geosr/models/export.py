@@ -78,7 +78,7 @@ def export_model(model: Model, path: str | Path | None = None, *, kind: str, ove
         raise OutputError(f"{target} exists; give --overwrite to replace it")
     model = deepcopy(model).cpu().float().eval()
     try:
-        with replacing(target) as written, _quiet():
+        with replacing(target, overwrite=overwrite) as written, _quiet():
             with torch.no_grad():
                 _recorded(way, model, written)
             difference = largest_difference(way.load(written), model)
@@ -87,6 +87,8 @@ def export_model(model: Model, path: str | Path | None = None, *, kind: str, ove
                     f"{target} is not written: its output differs from the model's by {difference:.1e} reflectance, "
                     f"more than {TOLERANCE:g}; architecture {model.spec.architecture!r} may depend on the image's size"
                 )
+    except FileExistsError as error:
+        raise OutputError(f"{target} exists; give --overwrite to replace it") from error
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
     return Export(target, kind, target.stat().st_size, difference)
