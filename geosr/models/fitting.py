@@ -16,6 +16,8 @@ from geosr.models.registry import LARGEST, build_network
 from geosr.models.spec import ModelSpec
 
 _SHOWN = 3
+_UNSEEN = 1024
+"""The largest whole number that an argument may be which no tensor shows, such as what a size must be a multiple of."""
 
 
 def fitted_network(
@@ -159,7 +161,7 @@ def require_finite(tensors: Mapping[str, Tensor], *, source: str | Path) -> None
 
 def _largest(tensors: Mapping[str, Tensor]) -> int:
     """The largest whole number that an argument of the network of these tensors may be."""
-    return max(LARGEST, len(tensors), *(side for tensor in tensors.values() for side in tensor.shape))
+    return max(_UNSEEN, len(tensors), *(side for tensor in tensors.values() for side in tensor.shape))
 
 
 def _alike(tensor: Tensor, like: Tensor) -> bool:
