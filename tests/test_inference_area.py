@@ -254,4 +254,4 @@ def test_a_ring_of_many_points_takes_no_time():
     start = perf_counter()
     window = window_of_bounds(UTM, area)
     assert perf_counter() - start < 3
-    assert [part.stop - part.start for part in window] == pytest.approx([44.5, 31.5], abs=1)  # 444 m by 314 m
+    assert [part.stop - part.start for part in window] == pytest.approx([44.5, 31.5], abs=2)  # 444 m by 314 m
