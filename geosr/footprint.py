@@ -90,7 +90,8 @@ def located(geobox: GeoBox, pixels: shapely.Geometry, crs: CRS | None) -> shapel
     if crs is not None and geobox.crs != crs:
         there = _moved(_dense(pixels), geobox.affine)
         there = shapely.transform(there, _transformer(geobox.crs.to_wkt(), crs.to_wkt()), interleaved=False)
-    if not np.isfinite(shapely.get_coordinates(there)).all():
+    known = np.isfinite(shapely.get_coordinates(there)).all()
+    if not known or not (crs is None or geobox.crs == crs or crs.is_geographic or _returns(there, crs, geobox)):
         return None
     if crs is None or not crs.is_geographic:
         return there
@@ -145,8 +146,18 @@ def part_bounds(geobox: GeoBox, area: shapely.Geometry, crs: CRS | None) -> NDAr
     return np.array(found, float).reshape(-1, 4)
 
 
+def _returns(there: shapely.Geometry, crs: CRS, geobox: GeoBox) -> bool:
+    """Whether points lie on a grid again; far from its own area a projection gives numbers that mean nothing."""
+    east, north = _transformer(crs.to_wkt(), geobox.crs.to_wkt())(*shapely.get_coordinates(there).T)
+    with np.errstate(invalid="ignore"):
+        columns, rows = ~geobox.affine * (east, north)
+    height, width = geobox.shape
+    return all(((axis >= -1) & (axis <= length + 1)).all() for axis, length in ((columns, width), (rows, height)))
+
+
 def _moved(geometry: shapely.Geometry, by: Any) -> shapely.Geometry:
-    return shapely.transform(geometry, lambda x, y: by * (x, y), interleaved=False)
+    with np.errstate(invalid="ignore"):  # what has no place is infinite
+        return shapely.transform(geometry, lambda x, y: by * (x, y), interleaved=False)
 
 
 def _shifted(geometry: shapely.Geometry, by: float) -> shapely.Geometry:

@@ -1,5 +1,6 @@
 """A before/after picture: bicubic left, super-resolved right, same stretch; below, a zoom on the most detail."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from geosr.errors import OutputError
+from geosr.files import write
 from geosr.grid import Window, moved, scaled, size
 from geosr.io.raster import Raster
 from geosr.io.scene import Scene
@@ -201,7 +203,13 @@ def save(picture: Image.Image, out: str | PathLike[str]) -> Path:
         OutputError: It cannot be written.
     """
     try:
-        picture.save(out, format="PNG")
+        return write(out, png_bytes(picture))
     except OSError as error:
         raise OutputError(f"preview {out} cannot be written: {error.strerror or error}") from error
-    return Path(out)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """The picture as the bytes of a PNG file."""
+    held = io.BytesIO()
+    picture.save(held, format="PNG")
+    return held.getvalue()

@@ -141,7 +141,7 @@ def test_nothing_to_assemble_or_still_under_way(geosr, here):
     with locked_folder(here / "sr.tif", shared=True):
         code, _, error = geosr("assemble", "sr.tif")
     assert code == 1
-    assert "error: another geosr is writing" in error
+    assert "error: another geosr process is writing" in error
     assert geosr("assemble", "sr.tif", "--quiet")[0] == 0
 
 

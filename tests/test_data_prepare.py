@@ -440,7 +440,7 @@ def test_two_runs_do_not_share_a_target(make_scene, tmp_path):
     (tmp_path / ".train.zarr.geosr").mkdir()
     with (tmp_path / ".train.zarr.geosr" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(OutputError, match="another geosr is writing"):
+        with pytest.raises(OutputError, match="another geosr process is writing"):
             run([make_scene("x.tif")], tmp_path / "train.zarr")
 
 

@@ -630,7 +630,7 @@ def test_a_second_run_on_the_same_target_is_kept_out(scene, bicubic, tmp_path):
     refused = []
 
     def again(*_):
-        with pytest.raises(OutputError, match=r"another geosr is writing .*sr\.tif; wait for it") as caught:
+        with pytest.raises(OutputError, match=r"another geosr process is writing .*sr\.tif; wait for it") as caught:
             predict(path, tmp_path / "sr.tif", model=bicubic)
         refused.append(caught)
 

@@ -119,3 +119,75 @@ def test_virginia_is_what_both_of_its_grids_cover(shared_data):
         np.testing.assert_array_equal(read[:1], there)
         low = coarse.read_digital((slice(500, 505), slice(251, 256)), ["B11"])
         np.testing.assert_array_equal(read[1:], low.repeat(2, 1).repeat(2, 2))
+
+
+HAIRS = [
+    (Affine(10, 0, 400_000, 0, -10, 5_000_000), Affine(10, 0, 400_000 + 1e-7, 0, -10, 5_000_000)),
+    (Affine(10, 0, 400_000, 0, -10, 5_000_000), Affine(10.000000000000002, 0, 400_000, 0, -10, 5_000_000)),
+    (Affine(9e-5, 0, 16.1, 0, -9e-5, 48.2), Affine(9e-5 * (1 + 1e-12), 0, 16.1 + 1e-13, 0, -9e-5, 48.2 - 1e-12)),
+    (Affine(10, 0, 400_000, 0, -10, 5_000_000), Affine(10, 0, 400_000.05, 0, -10, 5_000_000.09)),
+]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("transforms", HAIRS)
+def test_band_files_a_hair_apart_are_one_scene_on_the_grid_of_the_first(make_raster, transforms, order):
+    crs = "EPSG:4326" if transforms[0].a < 1 else "EPSG:32633"
+    dn = np.random.default_rng(0).integers(1, 9000, (2, 9, 8), dtype="uint16")
+    files = [
+        make_raster(one[None], name=f"{band}.tif", scale=1e-4, transform=transform, crs=crs)
+        for band, one, transform in zip(("B02", "B03"), dn, transforms, strict=True)
+    ]
+    with open_scene([files[place] for place in order]) as scene:
+        assert scene.geobox.affine == transforms[order[0]]
+        np.testing.assert_array_equal(scene.read_digital(bands=["B02", "B03"]), dn)
+        window = (slice(2, 7), slice(3, 8))
+        np.testing.assert_array_equal(scene.read_digital(window, ["B03"]), dn[1:, 2:7, 3:8])
+        assert scene.read(window).array.shape == (2, 5, 5)
+
+
+def test_a_hundredth_of_a_pixel_is_the_limit(make_raster):
+    fine, _ = raster(make_raster, "fine.tif", (9, 8), pixel=1)
+    other, _ = raster(make_raster, "other.tif", (9, 8), pixel=1, left=0.02, bands=("B05",))
+    with pytest.raises(GridError, match="has transform"):
+        open_scene([fine, other])
+
+
+def test_a_coarser_file_joins_two_that_lie_a_hair_apart(make_raster):
+    first, dn = raster(make_raster, "first.tif", (8, 8), pixel=1)
+    second, other = raster(make_raster, "second.tif", (8, 8), pixel=1, left=1e-5, bands=("B03",))
+    coarse, low = raster(make_raster, "coarse.tif", (4, 4), pixel=2, bands=("B05",))
+    with open_scene([coarse, first, second]) as scene:
+        assert scene.geobox.affine == Affine(10, 0, 400_000, 0, -10, 5_000_000)
+        np.testing.assert_array_equal(scene.read_digital(bands=["B02", "B03"]), np.concatenate([dn, other]))
+        np.testing.assert_array_equal(scene.read_digital(bands=["B05"]), low.repeat(2, 1).repeat(2, 2))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        (float("nan"), 10, 0, 5e6, 0, -10),
+        (float("inf"), 10, 0, 5e6, 0, -10),
+        (5e5, 1e300, 0, 5e6, 0, -1e300),
+        (1e300, 10, 0, 5e6, 0, -10),
+        (5e5, 0, 0, 5e6, 0, -10),
+        (5e5, 0, 0, 5e6, 0, 0),
+        (5e5, 10, 10, 5e6, 10, 10),
+        (0, float("nan"), 0, 0, 0, float("nan")),
+    ],
+)
+def test_a_geotransform_that_places_no_pixel_is_refused(make_raster, tmp_path, geosr, numbers):
+    path = make_raster(np.ones((1, 4, 4), "uint16"), scale=1e-4)
+    vrt = tmp_path / "wrong.vrt"
+    vrt.write_text(
+        f'<VRTDataset rasterXSize="4" rasterYSize="4"><SRS>EPSG:32633</SRS>'
+        f"<GeoTransform>{', '.join(map(str, numbers))}</GeoTransform>"
+        f'<VRTRasterBand dataType="UInt16" band="1"><SimpleSource><SourceFilename>{path}</SourceFilename>'
+        "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+    )
+    with pytest.raises(GridError, match=r"wrong\.vrt lies on no grid: its geotransform is .* gdal_edit\.py"):
+        open_scene(vrt)
+    for arguments in (["info", vrt], ["predict", vrt, "--out", tmp_path / "sr.tif"]):
+        code, _, said = geosr(*arguments)
+        assert code == 1
+        assert "lies on no grid" in said

@@ -356,3 +356,38 @@ def test_a_zarr_product_of_the_eopf_has_its_classification_as_mask(tmp_path, dn,
         open_input(f"{path}/measurements/reflectance/r10m", resolution=20)
     with open_input(f"{path}/measurements/reflectance/r20m/b05") as scene:
         assert list(scene.masks) == ["clouds", "defects", "snow"]
+
+
+@pytest.mark.parametrize("folder", ["data.zarr", "data.zarrs", "outer.zarr/inner", "a.zarr/b.zarr"])
+def test_a_raster_in_a_folder_named_like_a_store_is_a_raster(make_raster, tmp_path, dn, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    for band, pixels in zip(BANDS, dn, strict=True):
+        make_raster(pixels[None], name=f"{folder}/{band}.tif", scale=1e-4)
+    with open_input(tmp_path / folder / "B04.tif") as scene:
+        np.testing.assert_array_equal(scene.read_digital(), dn[2:3])
+    with open_input(f"{tmp_path / folder}/") as scene:
+        assert scene.bands == BANDS
+        np.testing.assert_array_equal(scene.read_digital(), dn)
+    with pytest.raises(InputError, match=r"missing\.tif does not exist"):
+        open_input(tmp_path / folder / "missing.tif")
+
+
+def test_a_raster_inside_a_store_is_a_raster_and_the_store_a_store(make_raster, tmp_path, dn):
+    from geosr.io.zarr import create_zarr
+
+    path = make_raster(dn, name="x.zarr.tif", scale=1e-4, descriptions=BANDS)
+    (tmp_path / "plain.zarr").mkdir()
+    with open_input(path) as scene:
+        writer = create_zarr(
+            tmp_path / "plain.zarr" / "store.zarr" / "one",
+            geobox=scene.geobox,
+            bands=scene.bands,
+            radiometry=scene.radiometry,
+        )
+        writer.write(next(writer.windows()), dn)
+    for inside in ("", "/one"):
+        with open_input(f"{tmp_path}/plain.zarr/store.zarr{inside}") as scene:
+            np.testing.assert_array_equal(scene.read_digital(), dn)
+    shutil.copy(path, tmp_path / "plain.zarr" / "store.zarr" / "x.tif")
+    with open_input(tmp_path / "plain.zarr" / "store.zarr" / "x.tif") as scene:
+        np.testing.assert_array_equal(scene.read_digital(), dn)

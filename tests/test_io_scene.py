@@ -2,7 +2,6 @@ import logging
 import multiprocessing
 import os
 import pickle
-import shutil
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
@@ -366,15 +365,6 @@ def test_the_product_explains_its_images(shared_data):
         assert scene.read().valid.any()
     with pytest.raises(RadiometryError, match=r"baseline 02\.09\) and flag --offset says -0\.1"):
         open_scene(images, offset=-0.1)
-
-
-def test_the_product_overrules_the_tags_of_its_images_aloud(shared_data, make_raster, dn, tmp_path, caplog):
-    """An image of baseline 05.09 that somebody tagged without the offset."""
-    product = shared_data / "safe_metadata" / "S2A_MSIL2A_20230625T234621_N0509_R073_T01WCP_20230626T022158.SAFE"
-    shutil.copy(product / "MTD_MSIL2A.xml", tmp_path)
-    with open_scene(make_raster(dn[:1], name="T01WCP_B04_10m.tif", scale=1e-4)) as scene:
-        assert scene.radiometry == Radiometry(1e-4, -0.1, nodata=0, saturated=65535)
-    assert "baseline 05.09 overrules its tags (scale 0.0001, offset 0)" in caplog.text
 
 
 def test_a_baseline_without_a_sensor_is_refused(tagged):

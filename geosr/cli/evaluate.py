@@ -29,6 +29,7 @@ from geosr.cli.options import (
     Quiet,
     Scale,
     Sensor,
+    TrustModule,
     progress_bar,
     split_names,
 )
@@ -149,6 +150,7 @@ def evaluate(
     ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
+    trust_module: TrustModule = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier evaluation.", rich_help_panel=RESULT)
     ] = False,
@@ -171,7 +173,7 @@ def evaluate(
             sensor=sensor, baseline=baseline, mask=split_names(mask) or (), mask_dilate=mask_dilate, mtf=mtf,
             border=_border(border), tile=tile, classes=classes, class_names=read_names(class_names), lpips=lpips,
             dists=dists, samples=samples, tta=tta, device=device, precision=precision, out=out, overwrite=overwrite,
-            progress=progress,
+            progress=progress, trust=trust_module or (),
         )  # fmt: skip
     if as_json:
         print(json.dumps(found.to_dict(), allow_nan=False))
@@ -214,7 +216,7 @@ def _cases(
         named = [() if path is None else (str(path),) for path in (hr, lr, sr)]
         return [Case(name_of(file), hr=named[0], lr=named[1], sr=named[2])]
     if pairs is not None:
-        if not any(path.is_dir() and path.suffix.lower() not in (".zarr", ".safe") for path in pairs):
+        if not any(_is_collection(path) for path in pairs):
             return [Case(name_of(pairs[1]), hr=(str(pairs[1]),), lr=(str(pairs[0]),))]
         return _found([], models, lr=pairs[0], hr=pairs[1])
     return [case for scene in scenes for case in _of_scene(scene, models, root=root, part=part)]
@@ -234,11 +236,18 @@ def _of_scene(scene: str, models: Sequence[str], *, root: Path | None, part: str
             Case(one.name, one.hr, one.lr, only=None if one.window is None else (one.window,))
             for one in scenes_of(scene, root)
         ]
-    if os.path.isdir(scene) and Path(scene.rstrip("/")).suffix.lower() not in (".zarr", ".safe"):
+    if _is_collection(Path(scene)):
         return _found([scene], models)
     if not os.path.exists(scene) and scene in _catalogue():
         raise UsageError(f"{scene} is a data set of the catalogue; say with --root where it was downloaded to")
     return [Case(name_of(scene), hr=(scene,))]
+
+
+def _is_collection(path: Path) -> bool:
+    """Whether a path is a folder of scenes, not one scene."""
+    from geosr.io.source import zarr_store
+
+    return path.is_dir() and path.suffix.lower() != ".safe" and not zarr_store(str(path))
 
 
 def _catalogue() -> list[str]:

@@ -33,6 +33,7 @@ from geosr.cli.options import (
     Scale,
     Sensor,
     Sources,
+    TrustModule,
     Workers,
     executor,
     progress_bar,
@@ -144,6 +145,7 @@ def predict(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    trust_module: TrustModule = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Tiles that the network takes at once.", rich_help_panel=NETWORK)
     ] = 1,
@@ -219,6 +221,7 @@ def predict(
                 precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
                 executor=executor(workers, dask), shard=None if shard is None else read_share(shard),
                 overwrite=overwrite, restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
+                trust=trust_module or (),
             )  # fmt: skip
 
     if batch is None:
@@ -241,13 +244,14 @@ def predict(
 @app.command()
 def assemble(
     out: Annotated[str, typer.Argument(help="What geosr predict --shard was to write.", show_default=False)],
+    trust_module: TrustModule = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make the result of the shares that several geosr predict --shard I/N have done."""
     from geosr.inference import assemble as run
 
-    _report(run(out), as_json=as_json, quiet=quiet)
+    _report(run(out, trust=trust_module or ()), as_json=as_json, quiet=quiet)
 
 
 def _report(done: "Prediction", *, as_json: bool, quiet: bool) -> None:

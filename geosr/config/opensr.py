@@ -70,12 +70,15 @@ FACTS: Mapping[str, Any] = {
 }
 """What opensr-srgan has no setting for, and geosr's defaults would do otherwise."""
 
-BANDS: Mapping[int, Sequence[str]] = {
-    3: ("B04", "B03", "B02"),
-    4: ("B02", "B03", "B04", "B08"),
+# Version 0.4.3: its runtime configurations feed the RGB-NIR preset B04 B03 B02 B08 (deployment/srgan_hpc/config.py),
+# its Sentinel-2 data set stacks R G B NIR in this order (data/sen2_test), and its perceptual loss takes the bands
+# 0 1 2 for red, green and blue (fixed_idx in configs/config_10m.yaml). The same places name the six bands of 20 m.
+BANDS: Mapping[int, tuple[str, ...]] = {
+    3: RGB,
+    4: (*RGB, "B08"),
     6: ("B05", "B06", "B07", "B8A", "B11", "B12"),
 }
-"""Sentinel-2 bands of its models, by their number."""
+"""Sentinel-2 bands of opensr-srgan's models by their number, in the order of its channels."""
 
 FAMILIES: Mapping[str, Sequence[str]] = {
     "srresnet": ("srresnet", "sr_resnet"),
@@ -169,7 +172,7 @@ def _read_data(reading: _Reading, given_bands: Sequence[str] | None) -> None:
         if count not in BANDS:
             raise ConfigError(
                 f"Model.in_bands is {count}, and bands are known by their names here; give Data.bands, such as "
-                "Data.bands=[B02,B03,B04,B08]"
+                "Data.bands=[B04,B03,B02,B08]"
             )
         reading.put("Data.bands", list(BANDS[count]), instead_of=f"Model.in_bands: {count}")
     elif bands is not None and count not in (None, len(bands)):

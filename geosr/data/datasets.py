@@ -20,19 +20,12 @@ from torch import Tensor
 from torchgeo.datasets import GeoDataset, IntersectionDataset
 
 from geosr.data.batches import Samples, empty_tensor
-from geosr.data.index import (
-    GLOBAL,
-    in_pixels,
-    index_crs,
-    located,
-    pixel_size,
-    turns,
-    window_polygon,
-)
+from geosr.data.index import index_crs, pixel_size, turns, window_polygon
 from geosr.data.opened import Decoded, DecodedScenes, OpenScenes, open_paths, require_memory
 from geosr.data.patches import Patch, PatchTable, SceneFiles, scan_patches
 from geosr.data.splits import BlockSplit, split_patches
 from geosr.errors import ConfigError, GridError
+from geosr.footprint import GLOBAL, in_pixels, located
 from geosr.grid import TOLERANCE, Window, coarsened, moved, pair_grids, upsample_mask
 
 _MASKS = {"hr": "valid", "lr": "lr_valid"}
@@ -534,7 +527,8 @@ class SceneDataset(GeoDataset):
             mask = inside.reshape(shape[0] // step, step, shape[1] // step, step).all(axis=(1, 3))
             array, valid = np.zeros((len(image.bands), *mask.shape), np.float32), np.zeros(mask.shape, bool)
             here = coarsened(moved(common, -rows.start, -columns.start), step)
-            array[:, *here], valid[here] = self._read(number, name, coarsened(common, step))
+            if valid[here].size:
+                array[:, *here], valid[here] = self._read(number, name, coarsened(common, step))
             valid &= mask
             array *= valid
             sample |= {name: torch.from_numpy(array), _MASKS[name]: torch.from_numpy(valid)}

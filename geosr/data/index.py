@@ -7,7 +7,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 
-from geosr.footprint import GLOBAL, in_pixels, located  # noqa: F401  (an index is made of them)
+from geosr.footprint import GLOBAL
 from geosr.grid import Window
 
 _METRES_PER_DEGREE = 112_000.0

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from geosr.data.patches import SceneFiles
 from geosr.errors import GeosrError, InputError, UsageError
 from geosr.io.claims import Claims
-from geosr.io.inputs import RASTERS, no_product
+from geosr.io.inputs import no_product
 from geosr.io.masks import classification_beside
 from geosr.io.product import BAND_FILE, is_product, products_at
 from geosr.io.safe import product_metadata
+from geosr.io.source import RASTERS, zarr_store
 from geosr.sensors import canonical_band
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _find(finder: _Finder, path: str) -> Sources:
         if not (scenes := tuple(_products(finder, path))):
             raise InputError(no_product(path))
         return Sources(scenes)
-    if not os.path.isdir(path) or path.rstrip("/").lower().endswith(".zarr"):
+    if not os.path.isdir(path) or zarr_store(path):
         return Sources((_raster(finder, path),))
     if is_product(path):
         return Sources(tuple(_products(finder, path)))
@@ -200,7 +201,7 @@ def _folder(finder: _Finder, folder: Path) -> Sources:
         if os.path.realpath(path) in used or path.name.lower().endswith(_COMPANIONS):
             continue
         try:
-            if path.suffix.lower() in (".json", ".zip") or (path.is_dir() and path.suffix.lower() != ".zarr"):
+            if path.suffix.lower() in (".json", ".zip") or (path.is_dir() and not zarr_store(str(path))):
                 found = list(_find(finder, str(path)).scenes)
             elif group := _single_bands(finder, path):
                 found = [replace(_raster(finder, str(path)), files=replace(_raster(finder, str(path)).files, hr=group))]
@@ -222,7 +223,7 @@ def _walk(finder: _Finder, folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or os.path.realpath(path) in finder.ignore:
             continue
-        if path.is_dir() and path.suffix.lower() != ".zarr" and not is_product(path):
+        if path.is_dir() and not zarr_store(str(path)) and not is_product(path):
             yield from _walk(finder, path)
         else:
             yield path

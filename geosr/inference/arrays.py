@@ -22,7 +22,7 @@ from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.fill import fill_distance
 from geosr.inference.resident import ModelKey
 from geosr.inference.tiled import DEFAULT_TILE
-from geosr.io.claims import require_reflectance
+from geosr.io.plausibility import Plausibility
 from geosr.io.raster import Raster
 from geosr.radiometry import Radiometry, storable
 
@@ -40,8 +40,8 @@ class Encoding:
     """For the bands, and for their spreads or errors if any, how the values that go out encode reflectance."""
     stored: tuple[Radiometry | None, ...]
     """Likewise, how integers will encode those values when they are written; None where they will not."""
-    assumed: str | None = None
-    """What messages call an array that nothing but its small numbers says to be reflectance; None for the others."""
+    check: Plausibility | None = None
+    """What is asked of the values that come in; None asks nothing."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -160,8 +160,8 @@ class _Mosaic:
                 values[:, *relative(shared, window)] = chunk[:, *relative(shared, place)]
         radiometry = self._encoding.values
         valid = radiometry.valid(values)
-        if self._encoding.assumed is not None:
-            require_reflectance(values[:, valid], self._encoding.assumed)
+        if self._encoding.check is not None:
+            self._encoding.check.require(values, valid, step=None)
         reflectance = radiometry.to_reflectance(values, valid=valid)
         geobox = GeoBox(size(window), Affine.identity(), None)  # of no use to the network
         return Raster(reflectance, valid, geobox, tuple(bands), radiometry)

@@ -165,8 +165,12 @@ def _infer(
         return [None] * len(loaded)
     lr = torch.from_numpy(np.stack([one.lr for one in used]))
     origins = torch.tensor([[along.start for along in plan.mirrored(one.tile.read)] for one in used])
-    sr = iter(resolver.ensemble(lr, answer, origins=origins).numpy())
-    return [plan.turned(next(sr)) if one.valid.any() else None for one in loaded]
+    made = [plan.turned(sr) for sr in resolver.ensemble(lr, answer, origins=origins).numpy()]
+    for one, sr in zip(used, made, strict=True):
+        origin = [along.start for along in one.tile.read]
+        resolver.require_finite(sr, plan.turned(one.lr), one.valid, origin=origin)
+    images = iter(made)
+    return [next(images) if one.valid.any() else None for one in loaded]
 
 
 def _cores(blender: Blender | None, loaded: _Loaded, sr: NDArray[np.float32] | None, *, scale: int) -> Iterator[Core]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ def superresolve_cube(
     confidence: bool = False,
     variant: str | None = None,
     factor: int | None = None,
+    trust: str | Sequence[str] = (),
 ) -> xr.DataArray | xr.Dataset:
     """The xarray object with the model's bands on the finer grid, in the units and the encoding of the input.
 
@@ -58,6 +59,7 @@ def superresolve_cube(
         confidence: Further bands that say how sure the model is.
         variant: Which of the shipped models that fit: ``standard``, ``fast`` or ``detail``.
         factor: How many times finer the shipped one is to make the bands.
+        trust: Modules whose code may run for a model of a class of one's own, as for `geosr.load_model`.
 
     Raises:
         GeosrError: See its children; the message says what to do.
@@ -69,11 +71,14 @@ def superresolve_cube(
         require_factor(model.spec, factor)
         chosen, key = cube.select(model.spec.bands), keep(model)
         units, geobox = chosen.units, chosen.geobox
+        chosen.require_plausible()
     else:
         weights = choose_model(cube, model, variant=variant, factor=factor)
         chosen = cube.select(weights.spec.bands)
         units, geobox = chosen.units, chosen.geobox  # fails, where it does, before the weights are loaded
-        key = locate(weights.spec.name if model is None else model, device=device, precision=precision)
+        chosen.require_plausible()
+        name = weights.spec.name if model is None else model
+        key = locate(name, device=device, precision=precision, trust=trust)
     if geobox.crs is None:
         log.warning("%s has no coordinate reference system; its output will have none", cube.name)
     resolver = key.load()
@@ -89,8 +94,6 @@ def superresolve_cube(
     if further:
         made.require_stackable()
     bands = _marking(units)
-    if not units.assumed and units.state != "decoded":
-        bands = replace(bands, words=_missing(bands.values, made.first))
     runs = [bands, _spread(bands, units.state)] if further else [bands]
     if further and made.stacked and units.state != "decoded":
         # One array has one scale and one offset, and a spread or an error has others: both are reflectance then.
@@ -99,7 +102,7 @@ def superresolve_cube(
         units.values,
         tuple(run.values for run in runs),
         tuple(run.stored for run in runs),
-        chosen.name if units.assumed else None,
+        chosen.plausibility,
     )
     sr = superresolve_array(
         chosen.pixels(),
@@ -121,7 +124,7 @@ def superresolve_cube(
 
 @dataclass(frozen=True)
 class _Words:
-    """How a run of bands is encoded, and the words for it that its input does not have already."""
+    """How a run of bands is encoded, and the words of CF for it."""
 
     words: Mapping[str, Any] | None
     values: Radiometry
@@ -130,20 +133,16 @@ class _Words:
 
 def _marking(units: Units) -> _Words:
     """How the bands are encoded: as they came, with a nodata where integers can be invalid and had none."""
-    if units.state == "raw" and units.values.saturated is not None:
-        return _Words({}, units.values.with_nodata(), None)
+    bands = _Words(units.words, units.values, units.stored)
+    if units.words is None:
+        return bands
+    if units.state == "raw" and units.values.saturated is not None and units.values.nodata is None:
+        values = units.values.with_nodata()
+        return replace(bands, words={**units.words, "_FillValue": values.nodata}, values=values)
     if units.state == "decoded" and units.stored is not None and units.stored.nodata is None:
         stored = units.stored.with_nodata()  # NaN has no place in it otherwise
-        return _Words({"_FillValue": stored.nodata}, units.values, stored)
-    return _Words({}, units.values, units.stored)
-
-
-def _missing(radiometry: Radiometry, array: xr.DataArray) -> dict[str, Any]:
-    """The words for what the user said of an array, which its attributes do not say."""
-    words: dict[str, Any] = {"scale_factor": radiometry.scale, "add_offset": radiometry.offset}
-    if radiometry.nodata is not None and radiometry.nodata == radiometry.nodata:
-        words["_FillValue"] = radiometry.nodata
-    return {key: value for key, value in words.items() if key not in array.attrs and key not in array.encoding}
+        return replace(bands, words={**units.words, "_FillValue": stored.nodata}, stored=stored)
+    return bands
 
 
 def _spread(bands: _Words, state: str) -> _Words:
@@ -180,7 +179,7 @@ class Info:
 
 
 def info_of(cube: Cube) -> Info:
-    """What the object says of itself, what it leaves open, and which shipped models fit; no pixel is read."""
+    """What the object says of itself, what it leaves open, and which shipped models fit; nothing lazy is computed."""
     facts = {"bands": " ".join(cube.bands) + ("" if cube.named else " (only counted)")}
     shown = cube.known
     try:
@@ -203,6 +202,7 @@ def info_of(cube: Cube) -> Info:
         done = {"raw": "digital numbers", "masked": "digital numbers, NaN where invalid", "decoded": "reflectance"}
         facts["units"] = "reflectance, if their median is near 1" if units.assumed else done[units.state]
         facts |= {fact: f"{getattr(encoded, fact)} ({units.said[fact]})" for fact in ("scale", "offset", "nodata")}
+        shown.require_plausible()
     except GeosrError as error:
         facts["units"] = str(error)
     return Info(cube.name, facts)

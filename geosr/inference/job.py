@@ -1,8 +1,7 @@
 """What a prediction is to do: everything that the output's pixels depend on."""
 
 import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
 
@@ -17,7 +16,6 @@ from geosr.inference.coarse import require_sampling
 from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.resident import ModelKey
 from geosr.inference.superresolver import SuperResolver
-from geosr.io.archive import archive_of
 from geosr.io.cog import Profile
 from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
@@ -95,11 +93,17 @@ class Job:
         """``approximate`` where the output depends on how the scene was cut."""
         return "approximate" if _approximate(self.tiles) else "exact"
 
-    def fingerprint(self, scene: Scene) -> dict[str, Any]:
-        """What must be the same for earlier work to count."""
+    def fingerprint(self, scene: Scene, stamps: Mapping[str, str | None]) -> dict[str, Any]:
+        """What must be the same for earlier work to count.
+
+        Args:
+            scene: The scene.
+            stamps: What tells whether its files have changed, as `geosr.io.origins.stamps_of` gives it.
+        """
         return {
-            "files": [[path, *stamp(path)] for path in scene.paths],
-            "mask": scene.mask and [scene.mask.dilate, *([repr(file), *stamp(file.path)] for file in scene.mask.files)],
+            "files": [[path, stamps[path]] for path in scene.paths],
+            "mask": scene.mask and [scene.mask.dilate, *([repr(file), stamps[file.path]] for file in scene.mask.files)],
+            "grid": repr(self.profile.geobox),
             "window": [[part.start, part.stop] for part in self.window],
             "core": self.tiles.core,
             "bands": list(self.profile.bands),
@@ -147,12 +151,3 @@ def spread_radiometry(radiometry: Radiometry) -> Radiometry:
     """
     taken = radiometry.nodata == 0 and np.dtype(radiometry.dtype).kind in "iu"
     return replace(radiometry, offset=-radiometry.scale if taken else 0.0)
-
-
-def stamp(path: str) -> list[float]:
-    """Bytes and time of the last change of a file, its archive or all files of a store; nothing where none is here."""
-    if archive := archive_of(path):
-        path = archive[0]
-    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
-    facts = [os.stat(file) for file in files if os.path.exists(file)]
-    return [sum(fact.st_size for fact in facts), max(fact.st_mtime for fact in facts)] if facts else []

@@ -5,11 +5,13 @@ import logging
 import threading
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from safetensors.torch import save
 from torch import Tensor
@@ -37,6 +39,8 @@ CONFIDENT = 8
 """Samples of a model that takes noise, where its confidence is asked for and no number of them."""
 _TURNS: defaultdict[torch.device, threading.Lock] = defaultdict(threading.Lock)
 """Of each device, whose turn it is: two networks at once would share its memory, and be no faster."""
+_BRIGHTEST = 20
+"""Reflectance that no surface has."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -89,12 +93,16 @@ class SuperResolver:
             seed: The member of the ensemble of a model that takes noise; None is the noise-free image.
             origins: Row and column in the scene of each image's first pixel, int64 (batch, 2), for the noise; 0, 0 if
                 left out.
+
+        Raises:
+            UsageError: It is no tensor of reflectance of the model's bands.
         """
+        self._require_reflectance(lr)
         if origins is None:
             origins = torch.zeros(len(lr), 2, dtype=torch.int64)
         try:
             with _TURNS[self.device], subnormals_flushed():
-                lr_device = lr.to(self.device, memory_format=torch.channels_last)
+                lr_device = lr.to(self.device, torch.float32, memory_format=torch.channels_last)
                 with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
                     sr = self.model(lr_device, *self._noise(lr, seed, origins)).float().cpu()
                 if self.device.type == "cpu":
@@ -103,6 +111,16 @@ class SuperResolver:
         except torch.OutOfMemoryError:
             pass  # outside the handler, the failed attempt's tensors are free
         return self._in_halves(lr, seed, origins)
+
+    def _require_reflectance(self, lr: Tensor) -> None:
+        """Fail where the input of a call is no tensor of the model's bands."""
+        wanted = (
+            f"a float tensor (batch, {len(self.spec.bands)} bands, y, x): {' '.join(self.spec.bands)} as reflectance"
+        )
+        if not isinstance(lr, Tensor):
+            raise UsageError(f"model {self.spec.name!r} takes {wanted}, not {_described(lr)}; use torch.from_numpy")
+        if lr.ndim != 4 or lr.shape[1] != len(self.spec.bands) or not lr.is_floating_point() or not lr.numel():
+            raise UsageError(f"model {self.spec.name!r} takes {wanted}, not {lr.dtype} {tuple(lr.shape)}")
 
     def _noise(self, lr: Tensor, seed: int | None, origins: Tensor) -> tuple[Tensor, ...]:
         """What the model gets besides ``lr``: the noise of a member, or nothing."""
@@ -213,6 +231,46 @@ class SuperResolver:
             sr = self(lr)
         return torch.cat([sr, Calibration.of(self.spec).expected_error(sr, lr)], dim=1) if answer.error else sr
 
+    def require_finite(
+        self,
+        sr: NDArray[np.float32],
+        lr: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+        *,
+        origin: Sequence[int] = (0, 0),
+    ) -> None:
+        """Fail where the network makes NaN or infinite values of valid input: nobody would know them from nodata.
+
+        Args:
+            sr: What it made (band, y * scale, x * scale).
+            lr: What it was given (band, y, x).
+            valid: The input's mask (y, x).
+            origin: Row and column of the input's first pixel in its scene.
+
+        Raises:
+            ModelError: It does; the message names the first such pixel.
+        """
+        if torch.from_numpy(sr).sum().isfinite():  # one pass, and most often all that is needed
+            return
+        scale = self.spec.scale
+        odd = ~np.isfinite(sr).all(axis=0)
+        odd = odd.reshape(valid.shape[0], scale, valid.shape[1], scale).any(axis=(1, 3)) & valid
+        if not odd.any():
+            return
+        row, column = (int(place) for place in np.argwhere(odd)[0])
+        low, high = float(lr[:, row, column].min()), float(lr[:, row, column].max())
+        if self.precision != "fp32":
+            remedy = f"it was computed in {self.precision}, whose range may be too small: try precision fp32"
+        elif max(-low, high) > _BRIGHTEST:
+            remedy = "no reflectance is so large: say which value is nodata, or which scale the input has"
+        else:
+            remedy = "its weights may be damaged, or its training diverged: take other weights"
+        raise ModelError(
+            f"model {self.spec.name!r} makes values that are not finite of {int(odd.sum())} valid pixels, the first "
+            f"in row {origin[0] + row}, column {origin[1] + column} of the input, where reflectance is from {low:.3g} "
+            f"to {high:.3g}; {remedy}"
+        )
+
     def superresolve(
         self,
         raster: Raster,
@@ -242,8 +300,15 @@ class SuperResolver:
 
         Raises:
             ModelError: A band is missing, or the calibration for ``confidence``.
-            UsageError: There are samples or a seed, and the model takes no noise.
+            UsageError: It is no raster, or there are samples or a seed, and the model takes no noise.
         """
+        if not isinstance(raster, Raster):
+            raise UsageError(
+                f"superresolve takes a Raster (reflectance with its bands, grid and mask), not {_described(raster)}; "
+                "geosr.open_scene(path).read() gives one, geosr.predict(path, out) writes files, xarray objects have "
+                f".geosr.superresolve({self.spec.name!r}), and a tensor of reflectance (batch, band, y, x) goes into a "
+                "call of the model itself"
+            )
         answer = self.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
         places = self._places(raster)
         flips = self.flips(raster.geobox)
@@ -251,6 +316,7 @@ class SuperResolver:
         require_blocks(lr, seen, self.spec)
         filled = fill_invalid(lr, seen, distance=fill_distance(self.context(answer)))
         sr = self.ensemble(torch.from_numpy(filled)[None], answer, origins=torch.tensor([origin]))[0].numpy()
+        self.require_finite(sr, filled, seen, origin=origin)
         outputs = places[len(self.spec.guide) :]
         sr = flipped(sr, flips)[list(answer.planes(outputs))]
         valid = upsample_mask(raster.valid, self.spec.scale)
@@ -287,6 +353,7 @@ def load_model(
     blend: tuple[str | Path, float] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    trust: str | Sequence[str] = (),
 ) -> SuperResolver:
     """A model, ready to use: a shipped one by name, that of a file or of a run's folder, or one on the hub.
 
@@ -300,16 +367,27 @@ def load_model(
         blend: Another model of the same network, and its share of the weights: see `geosr.models.blend_models`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        trust: Modules and packages whose code may run for weights of a class of one's own: ``("package.module",)``. To
+            load such weights imports the class, and only these names allow that; never for a file on the hub.
 
     Raises:
-        ModelError: There is no such model, or the other is another network.
+        ModelError: There is no such model, it is damaged or asks for code that is not trusted, or the other is another
+            network.
     """
     weights = find_weights(name)
-    model = load_weights(weights.path)
+    model = load_weights(weights, trust=trust)
     if blend is None:
         return SuperResolver(model, device=device, precision=precision, weights_hash=weights.sha256)
     other, share = blend
-    return SuperResolver(blend_models(model, load_weights(other), share), device=device, precision=precision)
+    mixed = blend_models(model, load_weights(other, trust=trust), share)
+    return SuperResolver(mixed, device=device, precision=precision)
+
+
+def _described(value: object) -> str:
+    """What a value is, for messages: its type and, of arrays, type of number and shape."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    array = "" if shape is None or dtype is None else f" ({dtype}, {tuple(shape)})"
+    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}{array}".removeprefix("builtins.")
 
 
 def _hash(model: Model) -> str:

@@ -62,6 +62,13 @@ class Claims:
                 "(sentinel-2-l2a or sentinel-2-l1c)"
             )
 
+    @property
+    def stated(self) -> frozenset[str]:
+        """The facts that the user states, whoever else does."""
+        others = dict(self.sources)
+        facts = ("scale", "offset", "nodata", "sensor")
+        return frozenset(fact for fact in facts if getattr(self, fact) is not None and fact not in others)
+
     def explain(self, band: StoredBand, *, name: str) -> StoredBand:
         """The band with everything that is known of it, once the user has been heard.
 
@@ -165,8 +172,13 @@ def claim(value: float | None, source: str) -> Said | None:
     return None if value is None else Said(value, source)
 
 
-def shared_encoding(bands: Sequence[Encoded], *, name: str) -> dict[str, float | None]:
+def shared_encoding(bands: Sequence[Encoded], *, name: str, names: Sequence[str] = ()) -> dict[str, float | None]:
     """Scale, offset, nodata and saturated value that all bands share.
+
+    Args:
+        bands: The bands.
+        name: What messages call the data.
+        names: The names of the bands, for messages; none leaves them out.
 
     Raises:
         RadiometryError: They differ.
@@ -176,8 +188,10 @@ def shared_encoding(bands: Sequence[Encoded], *, name: str) -> dict[str, float |
         said = [getattr(band, fact) for band in bands]
         numbers = {f"{one.value:.9g}" if one else "none": one.value if one else None for one in said}
         if len(numbers) > 1:
+            which = zip(names, said, strict=True) if names else ()
+            held = "".join(f"\n  {band}: {f'{one.value:.9g} ({one.source})' if one else 'none'}" for band, one in which)
             raise RadiometryError(
-                f"{name} has bands with different {fact} ({', '.join(numbers)}); choose bands that share one"
+                f"{name} has bands with different {fact} ({', '.join(numbers)}); choose bands that share one{held}"
             )
         (values[fact],) = numbers.values()
     return values

@@ -10,11 +10,11 @@ References:
     GDAL, "COG driver", for the order of directories and data and for the structural metadata in front of them.
 """
 
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,12 +120,20 @@ def add_overviews(
         made: Blocks by number, row by row: all of the image, and those of overviews that exist already.
         profile: The raster.
         executor: Runs the compression.
+
+    Raises:
+        OutputError: A block of the image is missing.
     """
     levels: list[list[Block]] = []
     first = 0
     for level, shape in enumerate(profile.levels):
         rows, columns = block_grid(shape)
         missing = [place for place in range(rows * columns) if first + place not in made]
+        if missing and level == 0:
+            raise OutputError(
+                f"{len(missing)} of the {rows * columns} blocks of the image are missing, first that in row "
+                f"{missing[0] // columns} and column {missing[0] % columns}; the same command makes them"
+            )
 
         def overview(place: int, level: int = level, shape: tuple[int, int] = shape, columns: int = columns) -> bytes:
             row, column = divmod(place, columns)
@@ -177,7 +185,13 @@ def write_cog(path: Path, profile: Profile, levels: Sequence[Sequence[Block]], e
         profile: The raster.
         levels: Blocks of every level, as `add_overviews` returns them.
         executor: Reads blocks, and checks that they are as they were written, while others are copied.
+
+    Raises:
+        OutputError: A block is missing, or not as it was written.
     """
+    for shape, level in zip(profile.levels, levels, strict=True):
+        if len(level) != (wanted := prod(block_grid(shape))):
+            raise OutputError(f"{path} would have {len(level)} blocks for an image that takes {wanted}")
     data_size = sum(block.length for level in levels for block in level)
     layout = _BIG if data_size > 3_900_000_000 else _CLASSIC
     template = _template_tags(profile, layout)
@@ -201,8 +215,6 @@ def write_cog(path: Path, profile: Profile, levels: Sequence[Sequence[Block]], e
             for first in range(0, len(level), AT_ONCE):
                 for data in executor.map(Block.read, level[first : first + AT_ONCE]):
                     file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 _STRUCTURE_TEXT = b"LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nKNOWN_INCOMPATIBLE_EDITION=NO\n "

@@ -24,7 +24,7 @@ from rasterio.windows import Window as RasterWindow
 from geosr.errors import GridError, InputError
 from geosr.grid import Window
 from geosr.io.safe import ProductMetadata, product_metadata
-from geosr.io.source import Said, StoredBand, unreadable
+from geosr.io.source import Said, StoredBand, said_encoding, unreadable
 from geosr.radiometry import representable
 
 _LISTS = (".vrt", ".xml", ".wms", ".gti", ".zip", ".safe")
@@ -66,8 +66,11 @@ class GdalFile:
 
     @property
     def product(self) -> ProductMetadata | None:
-        """The Sentinel-2 product that the file is part of."""
-        return product_metadata(self.path)
+        """The Sentinel-2 product that the file is an image of."""
+        file = self._file
+        product = product_metadata(self.path)
+        held = product is not None and product.decodes(self.path, dtype=file.dtypes[0], driver=file.driver)
+        return product if held else None
 
     @property
     def closed(self) -> bool:
@@ -147,6 +150,20 @@ def _image_drivers() -> list[str]:
         return [name for name in env.drivers() if name not in _REFERENCES]
 
 
+def files_of(path: str) -> list[str]:
+    """The files that GDAL counts to a raster, itself included: sources of a virtual one, masks, overviews.
+
+    What is no raster has none.
+    """
+    try:
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with _opened(path) as file:
+                return list(file.files)
+    except RasterioError:
+        return []
+
+
 def _geobox(file: DatasetReader, name: str) -> GeoBox:
     """The exact grid of a file."""
     if file.transform.is_identity and (file.gcps[0] or file.rpcs):
@@ -159,10 +176,7 @@ def _geobox(file: DatasetReader, name: str) -> GeoBox:
 def _stored_band(file: DatasetReader, index: int) -> StoredBand:
     """What the tags of a file say about one band, counted from 1."""
     dtype, tag = file.dtypes[index - 1], file.nodatavals[index - 1]
-    scale = offset = None
-    if (file.scales[index - 1], file.offsets[index - 1]) != (1.0, 0.0):  # what GDAL reports without a tag
-        source = "GDAL band scale and offset"
-        scale, offset = Said(file.scales[index - 1], source), Said(file.offsets[index - 1], source)
+    scale, offset = said_encoding(file.scales[index - 1], file.offsets[index - 1], "GDAL band scale and offset")
     # rasterio leaves out a tag beyond the range of the type; a fraction in an integer file marks nothing either.
     nodata = Said(tag, "nodata tag of the file") if tag is not None and representable(tag, dtype) else None
     return StoredBand(file.descriptions[index - 1] or None, dtype, scale, offset, nodata)

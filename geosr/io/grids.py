@@ -12,9 +12,11 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from geosr.errors import GridError
-from geosr.grid import Window, coarsened, moved, pair_grids, relative, widened
+from geosr.grid import TOLERANCE, Window, coarsened, moved, pair_grids, relative, widened
 from geosr.io.safe import ProductMetadata
 from geosr.io.source import Source, StoredBand
+
+_FAR, _SMALL = 1e12, 1e-12
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,18 @@ class Place:
 def common_grid(sources: Sequence[Source]) -> list[Place]:
     """The place of each file on the grid of the finest, cut to the whole coarse pixels that all of them cover.
 
+    Grids that differ by less than :data:`geosr.grid.TOLERANCE` pixels are one, that of the first file: programs round
+    the numbers of a grid differently.
+
     Raises:
-        GridError: Files with pixels of one size differ in outline, or the grid of one does not fit another's.
+        GridError: Files with pixels of one size differ in outline, or the grid of one does not fit another's; or the
+            numbers of a grid place no pixel.
     """
+    for source in sources:
+        _require_place(source)
     areas = [abs(source.geobox.affine.determinant) for source in sources]
-    finest = sources[areas.index(min(areas))]
     steps = [round((area / min(areas)) ** 0.5) for area in areas]
+    finest = sources[steps.index(1)]
     windows, firsts = [], []
     for source, step in zip(sources, steps, strict=True):
         if step == 1:
@@ -74,18 +82,39 @@ def common_grid(sources: Sequence[Source]) -> list[Place]:
     ]
 
 
+def _require_place(source: Source) -> None:
+    """Fail where the numbers of a file's grid cannot place its pixels."""
+    affine = source.geobox.affine
+    # The sides of a pixel and the origin in metres or degrees: real ones stay far inside these bounds.
+    if not all(abs(value) <= _FAR for value in affine[:6]) or not abs(affine.determinant) > _SMALL**2:
+        told = ", ".join(f"{value:g}" for value in affine.to_gdal())
+        raise GridError(
+            f"{source.name} lies on no grid: its geotransform is ({told}), and pixels need finite places and sides "
+            "that are not 0; correct it: gdal_edit.py -a_ullr LEFT TOP RIGHT BOTTOM FILE"
+        )
+
+
 def _require_same(first: Source, other: Source) -> None:
+    """Fail where two files with pixels of one size lie on different grids."""
     expected, actual = first.geobox, other.geobox
-    for fact, ours, theirs in (
-        ("CRS", expected.crs, actual.crs),
-        ("shape", tuple(expected.shape), tuple(actual.shape)),
-        ("transform", tuple(expected.affine)[:6], tuple(actual.affine)[:6]),
+    for fact, ours, theirs, same in (
+        ("CRS", expected.crs, actual.crs, expected.crs == actual.crs),
+        ("shape", tuple(expected.shape), tuple(actual.shape), expected.shape == actual.shape),
+        ("transform", expected.affine[:6], actual.affine[:6], _apart(expected, actual) <= TOLERANCE),
     ):
-        if ours != theirs:
+        if not same:
             raise GridError(
                 f"{first.name} has {fact} {ours} and {other.name} has {theirs}; files of one scene share one grid, "
                 "or have pixels a whole number of times as large"
             )
+
+
+def _apart(first: GeoBox, other: GeoBox) -> float:
+    """Pixels that the corners of two grids of one shape lie apart at most, along an axis."""
+    height, width = first.shape
+    there = ~first.affine * other.affine
+    corners = ((0, 0), (width, 0), (0, height), (width, height))
+    return max(abs(to - here) for corner in corners for to, here in zip(there * corner, corner, strict=True))
 
 
 class _Placed:
@@ -100,7 +129,7 @@ class _Placed:
 
     @property
     def product(self) -> ProductMetadata | None:
-        """The Sentinel-2 product that the file is part of."""
+        """The Sentinel-2 product that the file is an image of."""
         return self._source.product
 
     def read(

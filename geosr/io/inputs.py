@@ -11,10 +11,8 @@ from geosr.io.layers import band_in_file_name
 from geosr.io.masks import MaskFile, classification_beside, classification_masks, stem_of
 from geosr.io.product import Granule, Product, is_product, products_at
 from geosr.io.scene import Scene, open_files
+from geosr.io.source import RASTERS, zarr_store
 from geosr.sensors import canonical_band
-
-RASTERS = (".tif", ".tiff", ".jp2", ".vrt", ".img")
-"""Endings of raster files."""
 
 _EOPF = "measurements/reflectance"
 _EOPF_CLASSES = "conditions/mask/l2a_classification/r20m/scl"
@@ -93,14 +91,13 @@ def _is_item(path: str) -> bool:
     """Whether a path or an address can only mean a STAC item."""
     if re.match(r"https?://", path):
         bare = path.split("?")[0].rstrip("/").lower()
-        return not bare.endswith((*RASTERS, ".zip")) and ".zarr" not in bare
+        return not bare.endswith((*RASTERS, ".zip")) and not zarr_store(path)
     return path.lower().endswith((".json", ".geojson")) and not os.path.isdir(path)
 
 
 def _is_folder(path: str) -> bool:
     """Whether a path is a folder of files, and no Zarr store."""
-    markers = (os.path.join(path, name) for name in ("zarr.json", ".zgroup", ".zarray"))
-    return os.path.isdir(path) and not re.search(r"\.zarr(/|$)", path) and not any(map(os.path.isfile, markers))
+    return os.path.isdir(path) and not zarr_store(path)
 
 
 def _item_scene(
@@ -157,9 +154,9 @@ def _granule_scene(
 
 def _files_scene(paths: Sequence[str], claims: Claims, bands: Sequence[str] | None, resolution: int | None) -> Scene:
     """The scene of rasters or Zarr groups."""
-    match = re.match(r"(.*?\.zarr)(/.*)?$", paths[0].rstrip("/")) if len(paths) == 1 else None
-    if match and (resolution is None or not match[2]):
-        root = match[1]
+    store = zarr_store(paths[0]) if len(paths) == 1 else None
+    if store and (resolution is None or not store[1]):
+        root = store[0]
         if resolution is not None:
             paths = [f"{root}/{_EOPF}/r{resolution}m"]
         classes = f"{root}/{_EOPF_CLASSES}"

@@ -37,8 +37,9 @@ def write_item(
     time: datetime,
     properties: Mapping[str, Any],
     sources: Sequence[str] = (),
+    at: Path | None = None,
 ) -> Path:
-    """Write a STAC item as JSON and return its path.
+    """Write a STAC item as JSON and return the path of the file.
 
     Args:
         path: The file to write; its name without the ending is the item's id.
@@ -47,6 +48,7 @@ def write_item(
         time: When the scene was acquired.
         properties: Further properties of the item.
         sources: What it was derived from.
+        at: Where it is written until it belongs at `path`, from where its links count; None: there.
 
     Raises:
         OutputError: It cannot be written.
@@ -78,7 +80,7 @@ def write_item(
         item.add_asset(band_names[0] if len(files) > 1 else "image", asset)
     item.add_links([Link("derived_from", _reference(source, path.parent)) for source in sources])
     try:
-        return write(path, json.dumps(item.to_dict(include_self_link=False), indent=2, allow_nan=False))
+        return write(at or path, json.dumps(item.to_dict(include_self_link=False), indent=2, allow_nan=False))
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror}") from error
 

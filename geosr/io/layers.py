@@ -35,7 +35,7 @@ class Layer:
 def layers_of(path: str, source: Source, *, claims: Claims) -> list[Layer]:
     """The bands of one file with everything that product, file and user say about them."""
     in_file_name = band_in_file_name(source.name) if len(source.bands) == 1 else None
-    product = source.product
+    product, contradicted = source.product, False
     layers = []
     for index, stored in enumerate(source.bands):
         scale, offset, nodata, saturated = stored.scale, stored.offset, stored.nodata, stored.saturated
@@ -44,10 +44,13 @@ def layers_of(path: str, source: Source, *, claims: Claims) -> list[Layer]:
             said = f"product metadata {basename(product.path)}, baseline {product.processing_baseline}"
             told = product.radiometry([band])
             if scale and offset and not np.allclose((scale.value, offset.value), (told.scale, told.offset)):
-                tags = f"(scale {scale.value:g}, offset {offset.value:g})"
-                logger.warning("%s: %s overrules its tags %s", source.name, said, tags)
-            scale, offset = Said(told.scale, said), Said(told.offset, said)
-            nodata, saturated = nodata or claim(told.nodata, said), claim(told.saturated, said)
+                if not contradicted:
+                    tags = f"scale {scale.value:g}, offset {offset.value:g}"
+                    logger.warning("%s: its own tags (%s) count, not %s", source.name, tags, said)
+                contradicted = True
+            else:
+                scale, offset = Said(told.scale, said), Said(told.offset, said)
+                nodata, saturated = nodata or claim(told.nodata, said), claim(told.saturated, said)
 
         known = claims.explain(
             replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated), name=source.name

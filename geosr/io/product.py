@@ -10,7 +10,7 @@ from types import MappingProxyType
 from geosr.errors import InputError
 from geosr.io.archive import archive_of, names_in
 from geosr.io.masks import MaskFile, classification_masks
-from geosr.io.safe import PRODUCT_XML
+from geosr.io.safe import IMAGE_FOLDER, PRODUCT_XML
 from geosr.sensors import get_sensor
 
 DEFAULT_BANDS = ("B02", "B03", "B04", "B08")
@@ -188,16 +188,20 @@ def _product(product: str, files: Sequence[str], *, within: str) -> Product:
     """
     images: dict[str, dict[tuple[str, int], str]] = {}
     quality: dict[str, dict[tuple[str, str], str]] = {}
-    for path in files:
+    # A copy as GeoTIFF beside an image is a derived file; it counts where the image itself is not there.
+    for path in sorted(files, key=lambda path: not path.lower().endswith(".jp2")):
         folder, name = _cut(path)
-        if "/IMG_DATA" in folder and (match := BAND_FILE.fullmatch(name)):
-            band = match[1].upper()
+        if granule := IMAGE_FOLDER.fullmatch(folder):
+            if match := BAND_FILE.fullmatch(name):
+                band, resolution = match[1].upper(), int(match[2] or 0)
+            elif match := _OLD_SCL.fullmatch(name):
+                band, resolution = "SCL", int(match[1])
+            else:
+                continue
             if "/IMG_DATA/" in f"{within}/" and band != "SCL" and not _within(path, within):
                 continue
-            resolution = int(match[2]) if match[2] else _nominal(band)
-            images.setdefault(folder.partition("/IMG_DATA")[0], {})[band, resolution] = path
-        elif "/IMG_DATA" in folder and (match := _OLD_SCL.fullmatch(name)):
-            images.setdefault(folder.partition("/IMG_DATA")[0], {})["SCL", int(match[1])] = path
+            key = band, resolution or _nominal(band)
+            images.setdefault(granule[1], {}).setdefault(key, path)
         elif folder.endswith("/QI_DATA") and (match := _MASK_FILE.fullmatch(name)):
             quality.setdefault(_cut(folder)[0], {})[match[1].upper(), match[2].upper()] = path
     title = _cut(product)[1] or product

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,10 @@ from geosr.sensors import Sensor, get_sensor
 
 PRODUCT_XML = re.compile(r"(MTD_MSIL(1C|2A)|S2\w_(OPER|USER)_MTD_SAFL(1C|2A)\w*)\.xml", re.IGNORECASE)
 """The name of the XML file that describes a whole product."""
+_PRODUCT_IMAGE = re.compile(r"(?:^|.*[_.-])B\d[\dA](?:[_-]\d+m)?\.jp2", re.IGNORECASE)
+IMAGE_FOLDER = re.compile(r"(.*)/IMG_DATA(?:/R\d0m)?", re.IGNORECASE)
+"""The folders that hold the images of a granule, which is its group."""
+_IMAGE_NAME = re.compile(r"(T\w{5})_(\d{8}T\d{6})_.*|S2\w_(OPER|USER)_MSI_L\w\w_.*", re.IGNORECASE)
 _PRODUCT_NAME = re.compile(r"S2\w_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{4})_R\d{3}_T\w{5}_\d{8}T\d{6}(\.SAFE)?")
 
 
@@ -48,6 +53,31 @@ class ProductMetadata:
     def sensor(self) -> Sensor:
         """The sensor that the product belongs to."""
         return get_sensor(f"sentinel-2-{self.level.lower()}")
+
+    def decodes(self, path: str, *, dtype: str, driver: str) -> bool:
+        """Whether a file that lies in the product holds its digital numbers; derived files may have any other.
+
+        The images are JPEG 2000 files in IMG_DATA, files with the tile and time of the product in their names, and
+        what GDAL shows of the product itself.
+
+        Args:
+            path: The file.
+            dtype: The numpy name of its type; all images of Sentinel-2 are uint16.
+            driver: The GDAL driver that reads it.
+        """
+        if dtype != "uint16":
+            return False
+        if re.match(r"SENTINEL2_L\w\w:", path, re.IGNORECASE):
+            return True
+        folder, name = posixpath.split(path)
+        if not _PRODUCT_IMAGE.fullmatch(name):
+            return False
+        if IMAGE_FOLDER.fullmatch(f"/{folder}"):
+            return True
+        spelt = _IMAGE_NAME.fullmatch(name)
+        if spelt is None or not driver.startswith("JP2"):
+            return False
+        return spelt[1] is None or all(f"_{word.upper()}" in self.product_uri.upper() for word in spelt.groups()[:2])
 
     def radiometry(self, bands: Iterable[str]) -> Radiometry:
         """How the DN of these bands encode reflectance.
@@ -146,7 +176,7 @@ def _parse(content: bytes, path: str) -> ProductMetadata:
     root = parse_xml(content, path)
     try:
         return _metadata(root, path)
-    except (ValueError, IndexError, KeyError) as error:
+    except (ValueError, OverflowError, IndexError, KeyError) as error:
         raise InputError(f"{path} holds what no product says ({error!r}); download the product again") from error
 
 
@@ -161,7 +191,7 @@ def _metadata(root: ElementTree.Element, path: str) -> ProductMetadata:
     quantification = first("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE")
     if baseline is None or quantification is None:
         raise InputError(f"{path} names no processing baseline or no quantification; download the product again")
-    if not float(quantification) > 0:
+    if not 0 < float(quantification) < math.inf:
         raise ValueError(f"quantification {quantification}")
     match = re.search("L1C|L2A", posixpath.basename(path).upper())
     level = match[0] if match else "L1C"
@@ -174,7 +204,10 @@ def _metadata(root: ElementTree.Element, path: str) -> ProductMetadata:
     for tag in ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET"):
         for element in root.iter(tag):
             # band_id counts the bands of the instrument, B8A between B08 and B09.
-            offsets[names[int(element.attrib["band_id"])]] = float(element.text or 0)
+            position, offset = int(element.attrib["band_id"]), float(element.text or 0)
+            if position < 0 or not math.isfinite(offset):
+                raise ValueError(f"offset {offset} of band {position}")
+            offsets[names[position]] = offset
     time = first("DATATAKE_SENSING_START", "PRODUCT_START_TIME")
     return ProductMetadata(
         path=path,

@@ -6,7 +6,6 @@ import copy
 import logging
 import math
 import os
-import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -27,7 +26,7 @@ from geosr.io.gdal import GdalFile
 from geosr.io.grids import Place, common_grid
 from geosr.io.layers import Layer, band_labels, band_names, basename, layers_of
 from geosr.io.raster import Raster
-from geosr.io.source import Said, Source
+from geosr.io.source import Said, Source, zarr_store
 from geosr.radiometry import Radiometry
 from geosr.sensors import canonical_name
 
@@ -507,23 +506,11 @@ def pixel_sides_m(geobox: GeoBox) -> tuple[float, float] | None:
 
 def _open(path: str) -> Source:
     """The file or store behind a path."""
-    if _is_zarr(path):
+    if zarr_store(path):
         from geosr.io.zarr import ZarrGroup  # half a second that scenes in files need not wait for
 
         return ZarrGroup(path)
     return GdalFile(path)
-
-
-def _is_zarr(path: str) -> bool:
-    """Whether a path leads to or into a Zarr store: ``.zarr`` in its name, or a folder that says so.
-
-    >>> _is_zarr("s3://bucket/product.zarr/measurements"), _is_zarr("scene.tif"), _is_zarr('ZARR:"a.zarr"')
-    (True, False, False)
-    """
-    if re.match(r"/vsi|ZARR:", path):
-        return False
-    markers = (os.path.join(path, name) for name in ("zarr.json", ".zgroup", ".zarray"))
-    return bool(re.search(r"\.zarr(/|$)", path)) or any(map(os.path.isfile, markers))
 
 
 def _part(geobox: GeoBox, window: Window) -> GeoBox:

@@ -1,5 +1,6 @@
 """The networks of a run: new ones, or those that an earlier run ended with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +38,9 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
         ConfigError: The checkpoint does not fit the configuration.
         ModelError: The discriminator cannot look at patches of this size.
     """
-    start = None if config.Model.load_checkpoint is None else read_start(config.Model.load_checkpoint)
+    start = None
+    if config.Model.load_checkpoint is not None:
+        start = read_start(config.Model.load_checkpoint, trust=_trusted(config))
     model = build_model(config, data, start.model if start else None)
     if not data.schedule.adversarial:
         return Networks(model, None)
@@ -73,18 +76,29 @@ def build_model(config: Config, data: GeoSRDataModule, start: Model | None = Non
     )
     if start is None:
         mean, std = data.normalisation()
-        return Model(replace(spec, arguments=generator_arguments(generator) | {"mean": mean, "std": std}))
+        arguments = generator_arguments(generator) | {"mean": mean, "std": std}
+        return Model(replace(spec, arguments=arguments), trust=_trusted(config))
     for fact in ("architecture", "scale", "bands", "guide", "guide_scale"):
         theirs, ours = getattr(start.spec, fact), getattr(spec, fact)
         if theirs != ours:
             raise ConfigError(f"Model.load_checkpoint has {fact} {theirs!r}, the configuration says {ours!r}")
-    model = Model(replace(spec, arguments=start.spec.arguments))
+    model = Model(replace(spec, arguments=start.spec.arguments), trust=_trusted(config))
     model.network.load_state_dict(start.network.state_dict())
     return model
 
 
-def read_start(where: str) -> Checkpoint:
+def _trusted(config: Config) -> tuple[str, ...]:
+    """The module whose code runs in training: that of the class which the user's own configuration names."""
+    class_path = config.Generator.class_path
+    return () if class_path is None else (class_path.rpartition(".")[0],)
+
+
+def read_start(where: str, *, trust: str | Sequence[str] = ()) -> Checkpoint:
     """The weights that ``Model.load_checkpoint`` names; of a run's folder those of its last checkpoint, if it has one.
+
+    Args:
+        where: What `geosr.models.find_weights` takes.
+        trust: Modules and packages that may be imported for a network of the user's own.
 
     Raises:
         ConfigError: The file holds a model that cannot be trained any more.
@@ -92,11 +106,11 @@ def read_start(where: str) -> Checkpoint:
     """
     path = Path(where) / CHECKPOINT if Path(where).is_dir() else Path(where)
     if path.suffix == ".ckpt" and path.is_file():
-        return read_checkpoint(path)
+        return read_checkpoint(path, trust=trust)
     weights = find_weights(where)
     if not weights.trainable:
         raise ConfigError(
             f"Model.load_checkpoint is {where}, whose weights are part of a graph and cannot be trained; "
             "name the .safetensors file that it was exported from"
         )
-    return Checkpoint(load_model(where))
+    return Checkpoint(load_model(weights, trust=trust))
