@@ -54,21 +54,22 @@ def train(
 ) -> None:
     """Train a model and export its weights file."""
     with extra("train", "training"):
-        from geosr.training import measure_run
+        from geosr.training import measure_run, settings_of
         from geosr.training import train as run
 
     given = {"Training.devices": devices, "Training.precision": precision, "Training.max_time": max_time}
     settings = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     if resume is not None:
-        settings.append(f"Model.continue_training={resume}")
-        own = Path(resume) / "config.yaml" if Path(resume).is_dir() else Path(resume).parent / "config.yaml"
-        config = config or (str(own) if own.is_file() else None)
-    config = config or "config_20m.yaml"
+        settings.append(
+            f"Model.continue_training={json.dumps(resume, ensure_ascii=False)}"
+        )  # whatever YAML would make of its name
+    of_run = settings_of(resume) if resume is not None and config is None else None
+    source = config or of_run or "config_20m.yaml"
     if dry_run:
-        needs = measure_run(config, settings)
+        needs = measure_run(source, settings)
         print(json.dumps(asdict(needs)) if as_json else needs)
         return
-    path = run(config, settings, debug=debug, quiet=quiet or as_json)
+    path = run(source, settings, debug=debug, quiet=quiet or as_json)
     if int(os.environ.get("LOCAL_RANK", 0)):  # of several processes the first one speaks
         return
     print(json.dumps({"weights": str(path), "folder": str(path.parent)}) if as_json else path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geosr.config.schema import settings
+from geosr.config.schema import flat, settings
 from geosr.errors import ConfigError
 from geosr.sensors import RGB
 
@@ -102,7 +102,7 @@ _UNSET = object()
 
 def is_opensr(config: Mapping[str, Any]) -> bool:
     """Whether a configuration is opensr-srgan's: it counts its bands, or has several settings that only exist there."""
-    keys = _flat(config).keys()
+    keys = flat(config).keys()
     foreign = (RENAMED.keys() | NO_EFFECT.keys()) & keys
     return HALLMARK in keys or len(foreign) > 1
 
@@ -117,8 +117,8 @@ def translate(config: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict
     Raises:
         ConfigError: The bands are not known by their number, or there are others than that.
     """
-    reading = _Reading(_flat(config))
-    _read_data(reading, _flat(given).get("Data.bands"))
+    reading = _Reading(flat(config))
+    _read_data(reading, flat(given).get("Data.bands"))
     _read_networks(reading)
     _read_training(reading)
     _read_losses(reading)
@@ -345,18 +345,6 @@ def _words(value: Any) -> str:
 
 def _is_section(key: str) -> bool:
     return settings().get(key, "").endswith("Section")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their dotted keys; a setting that is a mapping itself stays one."""
-    known, flat = settings(), dict[str, Any]()
-    for word, value in config.items():
-        key = f"{prefix}{word}"
-        if isinstance(value, Mapping) and not known.get(key, "").startswith("dict"):
-            flat |= _flat(value, f"{key}.")
-        else:
-            flat[key] = value
-    return flat
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Every setting of a training run, its type, unit and default. Sections and keys are those of opensr-srgan."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -433,3 +434,15 @@ def settings(section: type = Config, prefix: str = "") -> dict[str, str]:
         if isinstance(kind, type) and is_dataclass(kind):
             known |= settings(kind, f"{prefix}{entry.name}.")
     return known
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys; a setting that is a mapping itself stays one."""
+    known, found = settings(), dict[str, Any]()
+    for word, value in values.items():
+        key = f"{prefix}{word}"
+        if isinstance(value, Mapping) and not known.get(key, "").startswith("dict"):
+            found |= flat(value, f"{key}.")
+        else:
+            found[key] = value
+    return found

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from geosr.config.schema import Config
 from geosr.data.datamodule import GeoSRDataModule
@@ -12,7 +14,8 @@ from geosr.errors import ConfigError
 from geosr.models import Model, ModelSpec, find_weights, load_model
 from geosr.models.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint
 from geosr.models.discriminators import Discriminator, build_discriminator
-from geosr.models.registry import generator_arguments
+from geosr.models.registry import build_network, generator_arguments
+from geosr.training.memory import device_of, require_memory_for_networks
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
     start = None
     if config.Model.load_checkpoint is not None:
         start = read_start(config.Model.load_checkpoint, trust=_trusted(config))
+    _require_memory(config, adversarial=data.schedule.adversarial)
     model = build_model(config, data, start.model if start else None)
     if not data.schedule.adversarial:
         return Networks(model, None)
@@ -59,24 +63,25 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
     return Networks(model, discriminator)
 
 
+def _require_memory(config: Config, *, adversarial: bool) -> None:
+    """Refuse networks that are larger than the memory; a class of the user's own is built as it is."""
+    generator, guide = config.Generator, tuple(config.Data.guide)
+    networks: list[nn.Module] = []
+    with torch.device("meta"):
+        if generator.class_path is None:
+            numbers = dict.fromkeys(("mean", "std"), [1.0] * len((*guide, *config.Data.bands)))
+            networks.append(build_network(_spec(config, arguments=generator_arguments(generator) | numbers)))
+        if adversarial:
+            networks.append(build_discriminator(config.Discriminator, bands=len(config.Data.bands)))
+    require_memory_for_networks(config, *networks, device=device_of(config))
+
+
 def build_model(config: Config, data: GeoSRDataModule, start: Model | None = None) -> Model:
     """The model to train: its own normalisation and fresh weights, or those of ``start``."""
-    generator, guide = config.Generator, tuple(config.Data.guide)
-    spec = ModelSpec(
-        name=config.Model.name,
-        architecture=generator.class_path or generator.model_type,
-        scale=1 if guide else generator.scaling_factor,
-        bands=(*guide, *config.Data.bands),
-        guide=guide,
-        guide_scale=generator.scaling_factor if guide else 1,
-        gsd=config.Data.gsd,
-        consistency_mtf=data.psf.mtf if generator.consistency else None,
-        variant=config.Model.variant,  # type: ignore[arg-type]  # checked with the configuration
-        licence=config.Model.licence,
-    )
+    spec = _spec(config, consistency_mtf=data.psf.mtf if config.Generator.consistency else None)
     if start is None:
         mean, std = data.normalisation()
-        arguments = generator_arguments(generator) | {"mean": mean, "std": std}
+        arguments = generator_arguments(config.Generator) | {"mean": mean, "std": std}
         return Model(replace(spec, arguments=arguments), trust=_trusted(config))
     for fact in ("architecture", "scale", "bands", "guide", "guide_scale"):
         theirs, ours = getattr(start.spec, fact), getattr(spec, fact)
@@ -85,6 +90,23 @@ def build_model(config: Config, data: GeoSRDataModule, start: Model | None = Non
     model = Model(replace(spec, arguments=start.spec.arguments), trust=_trusted(config))
     model.network.load_state_dict(start.network.state_dict())
     return model
+
+
+def _spec(config: Config, **facts: Any) -> ModelSpec:
+    """The facts about the model that the configuration decides."""
+    generator, guide = config.Generator, tuple(config.Data.guide)
+    return ModelSpec(
+        name=config.Model.name,
+        architecture=generator.class_path or generator.model_type,
+        scale=1 if guide else generator.scaling_factor,
+        bands=(*guide, *config.Data.bands),
+        guide=guide,
+        guide_scale=generator.scaling_factor if guide else 1,
+        gsd=config.Data.gsd,
+        variant=config.Model.variant,  # type: ignore[arg-type]  # checked with the configuration
+        licence=config.Model.licence,
+        **facts,
+    )
 
 
 def _trusted(config: Config) -> tuple[str, ...]:
