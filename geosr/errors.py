@@ -7,6 +7,7 @@ exception is a defect of geosr and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -53,6 +54,18 @@ class ConfigError(GeosrError):
 
 class TrainingError(GeosrError):
     """A training run cannot go on: a loss is not finite any more."""
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey: control characters are spelt out, but for ends of lines and tabs.
+
+    >>> printable("\\x1b[31mred\\n")
+    '\\\\x1b[31mred\\n'
+    """
+    return "".join(
+        ascii(letter)[1:-1] if unicodedata.category(letter)[0] == "C" and letter not in "\n\t" else letter
+        for letter in text
+    )
 
 
 @contextmanager

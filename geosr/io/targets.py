@@ -87,7 +87,7 @@ def require_name(path: str | os.PathLike[str]) -> None:
     if not name:
         raise UsageError(f"{shown} is no name of an output; give that of a file, or of a folder")
     try:
-        longest = max(len(part.encode()) for part in Path(text).parts)
+        longest = max(len(part.encode()) for part in text.split("/"))
     except UnicodeEncodeError as error:
         raise UsageError(f"{shown} is no text in UTF-8; give the output another name") from error
     if longest > _LONGEST:
