@@ -1,7 +1,7 @@
 import pytest
 
 from geosr import errors
-from geosr.errors import GeosrError, UsageError, did_you_mean
+from geosr.errors import GeosrError, UsageError, did_you_mean, printable
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,9 @@ def test_a_suggestion_keeps_the_spelling_of_the_choice():
 def test_nothing_similar_is_suggested_for_nothing():
     assert did_you_mean("thermal", ["B02", "B03"]) == ""
     assert did_you_mean("thermal", []) == ""
+
+
+def test_a_terminal_shows_names_and_does_not_obey_them():
+    evil = "\x1b]0;owned\x07a\x9b31mb\u202ec\udcff\r"
+    assert printable(evil) == r"\x1b]0;owned\x07a\x9b31mb\u202ec\udcff\r"
+    assert printable("two\nlines\tÖ 地") == "two\nlines\tÖ 地"

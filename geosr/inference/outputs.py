@@ -141,7 +141,7 @@ def target_of(out: str | os.PathLike[str], bands: Sequence[str] = ()) -> Target:
     """What a result replaces, as far as its name and, of a folder, its bands tell; errors as for `kind_of`."""
     kind = kind_of(out)
     names = tuple(f"{band}.tif" for band in bands) if kind == "folder" else ()
-    return Target(Path(os.path.abspath(out)), "file" if kind == "tif" else kind, names)
+    return Target(Path(out), "file" if kind == "tif" else kind, names)
 
 
 def kind_of(out: str | os.PathLike[str]) -> Literal["tif", "zarr", "folder"]:
