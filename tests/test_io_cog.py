@@ -365,3 +365,22 @@ def test_directories_come_before_the_blocks(write):
     assert len(starts) == 3
     assert starts == sorted(starts, reverse=True), "the smallest overview comes first"
     assert max(ends) <= min(starts)
+
+
+def test_a_block_that_is_missing_is_an_error(tmp_path):
+    """It was filled with zeros in overviews, and the next one stood in its place in the image."""
+    array = random_array((2, 700, 1100))
+    profile = profile_of(array)
+    file = BlockFile(tmp_path / "blocks")
+    made = dict(enumerate(fill_blocks(array, file)))
+    with ThreadPoolExecutor(2) as executor:
+        levels = add_overviews(file, made, profile, executor)
+        with pytest.raises(OutputError, match="would have 5 blocks for an image that takes 6"):
+            write_cog(tmp_path / "a.tif", profile, [levels[0][:-1], *levels[1:]], executor)
+        del made[4]
+        with pytest.raises(
+            OutputError, match="1 of the 6 blocks of the image are missing, first that in row 1 and column 1"
+        ):
+            add_overviews(file, made, profile, executor)
+    file.close()
+    assert not (tmp_path / "a.tif").exists()

@@ -41,7 +41,7 @@ from geosr.cli.options import (
     read_variant,
     split_names,
 )
-from geosr.errors import GeosrError, OutputError, UsageError
+from geosr.errors import GeosrError, OutputError, UsageError, printable
 
 if TYPE_CHECKING:
     from geosr.inference import Prediction
@@ -229,14 +229,14 @@ def predict(
         return
     from geosr.inference.batch import predict_batch
 
-    ended = predict_batch(batch, out, one, resume=resume, overwrite=overwrite)
+    ended = predict_batch(batch, out, one, resume=resume, overwrite=overwrite, stac=stac)
     if as_json:
         print(json.dumps(asdict(ended), default=str))
     else:
         if not quiet:
             print(f"{len(ended.done)} scenes are done, {len(ended.skipped)} were, {len(ended.failed)} failed")
         for name, why in ended.failed.items():
-            print(f"{name}: {why}", file=sys.stderr)
+            print(printable(f"{name}: {why}"), file=sys.stderr)
     if ended.failed:
         raise typer.Exit(1)
 
@@ -260,18 +260,16 @@ def _report(done: "Prediction", *, as_json: bool, quiet: bool) -> None:
         print(json.dumps(asdict(done), default=str))
     elif not quiet:
         height, width = done.shape
-        how = f"{done.model}, {done.device}, {done.precision}"
+        how, path = printable(f"{done.model}, {done.device}, {done.precision}"), printable(str(done.path))
         if done.bytes:
-            print(f"{done.path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
+            print(f"{path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
         elif done.missing:
-            print(
-                f"this share of {done.path} is done in {done.seconds:.1f} s ({how}); {done.missing} shards are missing"
-            )
+            print(f"this share of {path} is done in {done.seconds:.1f} s ({how}); {done.missing} shards are missing")
         else:
-            print(f"{done.path}: all shares are done, now: geosr assemble {done.path}")
-        for path, what in ((done.preview, "before and after"), (done.stac, "STAC item")):
-            if path:
-                print(f"{path}: {what}")
+            print(f"{path}: all shares are done, now: geosr assemble {path}")
+        for beside, what in ((done.preview, "before and after"), (done.stac, "STAC item")):
+            if beside:
+                print(printable(f"{beside}: {what}"))
 
 
 @app.command()

@@ -17,7 +17,8 @@ from geosr import files
 from geosr.errors import OutputError
 from geosr.io.work import JOB, LOCK, empty, locked_folder, remove_leftovers, remove_work, require_own, work_folder
 
-_PUBLISHING = "publishing.json"
+PUBLISHING = "publishing.json"
+"""The file that lists what is finished and waits for its name."""
 
 
 class Staged(NamedTuple):
@@ -120,7 +121,7 @@ class Journal:
             [str(one.path.relative_to(self.folder)), str(one.target), one.copied, one.fresh, _identity(one.path)]
             for one in staged
         ]
-        files.write(self.folder / _PUBLISHING, _sealed({"staged": listed, "writes": self._writes}))
+        files.write(self.folder / PUBLISHING, _sealed({"staged": listed, "writes": self._writes}))
         self._waiting = list(staged)
         self.finish(overwrite=overwrite)
 
@@ -227,7 +228,7 @@ def _waiting(folder: Path, writes: Sequence[str] | None = None) -> list[Staged]:
         folder: The work folder.
         writes: What the run is to write, if it must be the same.
     """
-    publishing = _unsealed(folder / _PUBLISHING) or {}
+    publishing = _unsealed(folder / PUBLISHING) or {}
     if writes is not None and publishing.get("writes") != writes:
         return []
     listed = publishing.get("staged", [])
@@ -249,7 +250,7 @@ def _is_published(staged: Staged, folder: Path) -> bool:
         if path.is_dir() or target.is_dir():
             return False
         return os.path.samefile(path, target) or (staged.copied and filecmp.cmp(path, target, shallow=False))
-    for name, *_, identity in (_unsealed(folder / _PUBLISHING) or {}).get("staged", []):
+    for name, *_, identity in (_unsealed(folder / PUBLISHING) or {}).get("staged", []):
         if folder / name == path:
             return bool(_identity(target) == identity)
     return False
