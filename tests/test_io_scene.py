@@ -13,7 +13,8 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 
 from geosr.errors import BandError, GridError, InputError, RadiometryError, UsageError
-from geosr.io.scene import open_scene, resolution_m
+from geosr.grid import resolution_m
+from geosr.io.scene import open_scene
 from geosr.io.zarr import create_zarr
 from geosr.radiometry import Radiometry
 
@@ -410,7 +411,7 @@ def test_a_decimated_read_describes_a_large_scene(make_raster):
     large[0, ::2], large[0, 0, 0] = 700, 0
     with open_scene(make_raster(large, nodata=0)) as scene:
         assert scene.describe_values() in {(500, 700), (700, 700), (500, 500)}
-        assert scene._sample.size < 512 * 512
+        assert scene.sample["band1"].size < 512 * 512
 
 
 def test_a_scene_without_crs_opens_without_a_warning_of_rasterio(make_raster, dn, caplog):

@@ -334,8 +334,8 @@ def info(
 
 def _facts(scene: "Scene") -> dict[str, Any]:
     """What is known of a scene, ready for JSON; ``from`` says who said it."""
+    from geosr.grid import resolution_m
     from geosr.inference.choose import fitting_models
-    from geosr.io.scene import resolution_m
 
     radiometry: dict[str, Any]
     try:

@@ -24,8 +24,9 @@ from geosr.data.splits import BlockSplit, hashed
 from geosr.degrade import PSF, Degradation, PairPool, build_degradation, degrade, nominal_mtf
 from geosr.degrade.masks import coarse_valid, filled
 from geosr.errors import ConfigError
+from geosr.grid import resolution_m
 from geosr.io.raster import Raster
-from geosr.io.scene import open_scene, resolution_m
+from geosr.io.scene import open_scene
 
 SMALLEST_SCENE = 32
 """HR pixels along a side of a validation image: its border does not count, and SSIM's window of 11 must fit inside."""
