@@ -181,8 +181,8 @@ def test_what_is_not_allowed_is_refused_wherever_it_comes_from(folder):
 
 
 def test_an_empty_mapping_clears_what_the_file_has():
-    assert load_config("config_20m.yaml").Data.exclude
-    assert load_config("config_20m.yaml", ["Data.exclude={}"]).Data.exclude == {}
+    assert load_config("config_demo.yaml").Data.exclude
+    assert load_config("config_demo.yaml", ["Data.exclude={}"]).Data.exclude == {}
     with pytest.raises(ConfigError, match=r"Data\.excluded"):
         load_config("config_20m.yaml", ["Data.excluded={}"])
 

@@ -276,11 +276,15 @@ def _report(done: "Prediction", *, as_json: bool, quiet: bool) -> None:
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("demo-output"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier demo.")] = False,
+    path: Annotated[bool, typer.Option("--path", help="Print the path of the scene and do nothing else.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Super-resolve the scene that comes with geosr: 5 x 5 km of the Virginia coast."""
     from geosr.demo import demo_scene
 
+    if path:
+        print(demo_scene())
+        return
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
