@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
 import shutil
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -230,6 +233,66 @@ def test_a_change_that_keeps_size_and_time_is_not_continued(scene, tmp_path, opt
             predict(source, "sr.tif", progress=after(1), **options)
         assert predict(source, "sr.tif", **options).resumed == 1
         os.remove("sr.tif")
+
+
+class Served(BaseHTTPRequestHandler):
+    """One file, read in parts; a test chooses what is told of its version."""
+
+    content, etag, hook = b"", "1", staticmethod(lambda: None)
+
+    def do_GET(self):
+        self.hook()
+        content = type(self).content
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        first, last = (int(match[1]), int(match[2] or len(content) - 1)) if match else (0, len(content) - 1)
+        part = content[first : last + 1]
+        self.send_response(206 if match else 200)
+        self.send_header("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.send_header("Accept-Ranges", "bytes")
+        if self.etag:
+            self.send_header("ETag", f'"{self.etag}"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(part)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address(scene):
+    """The scene on a server, at another path each time: GDAL remembers what it has read."""
+    Served.content, Served.etag = scene.read_bytes(), "1"
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Served)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/{time.time_ns()}.tif"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(("etags", "resumed"), [(("1", "1"), 1), (("1", "2"), 0), ((None, None), 0)])
+def test_work_on_an_address_is_continued_where_the_server_tells_the_same_version(
+    address, options, etags, resumed, caplog
+):
+    caplog.set_level("INFO")
+    Served.etag = etags[0]
+    with pytest.raises(Stop):
+        predict(address, "sr.tif", progress=after(1), **options)
+    Served.etag = etags[1]
+    assert predict(address, "sr.tif", **options).resumed == resumed
+    assert ("nothing tells whether" in caplog.text) == (etags[0] is None)
+
+
+def test_an_address_that_changes_while_the_run_works_is_an_error(address, tmp_path, options):
+    def change(*_):
+        Served.etag = "2"
+
+    with pytest.raises(InputError, match="changed while the run worked"):
+        predict(address, "sr.tif", progress=change, **options)
+    assert not (tmp_path / "sr.tif").exists()
 
 
 @pytest.fixture

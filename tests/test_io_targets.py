@@ -67,8 +67,7 @@ def test_devices_and_pipes_are_refused(here, overwrite):
     os.mkfifo(here / "pipe.tif")
     (here / "null.tif").symlink_to("/dev/null")
     for name in ("pipe.tif", "null.tif"):
-        refuse([Target(here / name)], overwrite=overwrite, match="exists; give|neither a file nor a folder")
-    refuse([Target(here / "null.tif")], match="neither a file nor a folder")
+        refuse([Target(here / name)], overwrite=overwrite, match="neither a file nor a folder")
 
 
 @pytest.mark.parametrize("name", ["", "/", "//", "a\0b.tif", "\ud800.tif", "n" * 300 + ".tif", "d" * 256 + "/a.tif"])

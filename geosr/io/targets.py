@@ -61,14 +61,14 @@ def require_free(
     for first, second in combinations(targets, 2):
         _require_different(first, second)
     for target in targets:
+        for file in target.files:
+            require_replaceable(file)
         there = [file for file in target.files if os.path.lexists(file) and not overwrite and not _is_among(file, done)]
         if there and target.kind == "folder":
             names = " ".join(file.name for file in there)
             raise OutputError(f"{target.path} holds {names} already; give --overwrite to replace them")
         if there:
             raise OutputError(f"{target.path} exists; give --overwrite to replace it")
-        for file in target.files:
-            require_replaceable(file)
 
 
 def _is_among(file: Path, done: Collection[Path]) -> bool:
