@@ -325,9 +325,7 @@ def test_a_list_of_files_under_the_name_of_an_image_is_not_followed(read, make_r
         f"<SourceFilename>{secret}</SourceFilename></SimpleSource></VRTRasterBand></VRTDataset>"
     )
     (tmp_path / "scene.tif").write_text(vrt)
-    with pytest.raises(
-        InputError, match=r"a list of other files, such as a VRT, .* ends in \.vrt"
-    ):
+    with pytest.raises(InputError, match=r"a list of other files, such as a VRT, .* ends in \.vrt"):
         open_input(tmp_path / "scene.tif")
     (tmp_path / "scene.vrt").write_text(vrt)
     with open_input(tmp_path / "scene.vrt", scale=1e-4) as scene:
