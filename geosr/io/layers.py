@@ -53,7 +53,9 @@ def layers_of(path: str, source: Source, *, claims: Claims) -> list[Layer]:
                 nodata, saturated = nodata or claim(told.nodata, said), claim(told.saturated, said)
 
         known = claims.explain(
-            replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated), name=source.name
+            replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated),
+            name=source.name,
+            place=index,
         )
         facts = (known.scale, known.offset, known.nodata, known.saturated)
         layers.append(Layer(path, index, stored.description, in_file_name, *facts))
