@@ -18,7 +18,7 @@ from geosr.config.schema import Config
 from geosr.errors import ConfigError, OutputError
 from geosr.page import drawing, picture, write_page
 from geosr.training.curves import TINTS, Phase, chart
-from geosr.training.folder import CONFIG
+from geosr.training.folder import CONFIG, writing
 from geosr.training.loggers import read_metrics
 from geosr.training.panels import FOLDER
 
@@ -115,7 +115,7 @@ class Report(Callback):
         """Write it with what there is, if it can be written: the exception matters more."""
         if trainer.is_global_zero:
             stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-            with suppress(OSError, OutputError):
+            with suppress(OutputError):
                 write_report(self.folder, status="interrupted" if stopped else "failed")
 
 
@@ -142,7 +142,8 @@ def write_report(folder: Path, *, status: str | None = None) -> Path:
         _pictures(folder),
         _settings(folder),
     ]
-    return write_page(folder / REPORT, name, sections)
+    with writing(folder / REPORT):
+        return write_page(folder / REPORT, name, sections)
 
 
 def summary_of(folder: Path) -> dict[str, Any]:

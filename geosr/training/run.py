@@ -282,8 +282,7 @@ class Run:
         }
         with writing(self.folder / SUMMARY):
             files.write(self.folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-        with writing(self.folder / REPORT):
-            return write_report(self.folder)
+        return write_report(self.folder)
 
     def _report_failure(self, status: str, started: float) -> None:
         """Write that the run failed, if that can be written: the cause of the failure matters more."""
