@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from safetensors import safe_open
 
 import geosr
 from geosr.config import load_config
 from geosr.config.load import shipped_configs
+from geosr.data.catalog import catalog_file
 from geosr.data.datamodule import GeoSRDataModule
 from geosr.data.scenes import expand_scenes
 from geosr.demo import demo_scene
