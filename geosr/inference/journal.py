@@ -157,8 +157,11 @@ def published_targets(target: Path) -> set[Path]:
     """
     remove_leftovers(target)
     folder = work_folder(target)
-    require_own(folder)
-    return {staged.target for staged in _waiting(folder) if _is_published(staged, folder)}
+    try:
+        require_own(folder)
+        return {staged.target for staged in _waiting(folder) if _is_published(staged, folder)}
+    except OSError:  # whatever is wrong with the place is said when it is checked
+        return set()
 
 
 def stored_call(target: Path) -> dict[str, Any]:
@@ -168,8 +171,12 @@ def stored_call(target: Path) -> dict[str, Any]:
         OutputError: There is no unfinished work, or it is damaged.
     """
     folder = work_folder(target)
-    require_own(folder)
-    if not (folder / JOB).exists():
+    try:
+        require_own(folder)
+        begun = (folder / JOB).exists()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be read: {error.strerror}") from error
+    if not begun:
         raise OutputError(
             f"there is no unfinished work beside {target}; geosr predict ... --out {target} --shard 1/N begins it"
         )
