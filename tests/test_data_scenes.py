@@ -164,7 +164,7 @@ def test_scenes_of_the_example_set_may_be_chosen():
 
 def test_a_folder_of_ones_own_is_never_the_example(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="matches no file in example"):
+    with pytest.raises(ConfigError, match=r"matches no file in \./example"):
         expand_scenes("./example", ["a.tif"])
     own = select_scenes(DataSection(root=str(folder), train_scenes=["**/*.tif"]))
     assert (names(own.train), own.val, own.notice) == (["a.tif", "b.tif"], (), None)

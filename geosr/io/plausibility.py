@@ -121,7 +121,7 @@ class Plausibility:
         scale, dtype = self.radiometry.scale, np.dtype(self.radiometry.dtype)
         if self.assumed or self.stated & {"scale", "offset", "sensor"}:
             return True
-        if self.said["offset"].startswith("product"):
+        if self.said.get("offset", "").startswith("product"):
             return False
         if dtype.kind == "f":
             return (scale, self.radiometry.offset) != (1, 0)
@@ -202,7 +202,7 @@ class Plausibility:
         """Fail where much of a band is darker than black, because an offset was subtracted once too often."""
         scale, offset = self.radiometry.scale, self.radiometry.offset
         # Attributes outlive what they describe: xarray keeps them when it calculates. Tags of a file do not.
-        if "offset" in self.stated or self.said["offset"] not in ("attributes", "encoding"):
+        if "offset" in self.stated or self.said.get("offset") not in ("attributes", "encoding"):
             return
         for band in sample:
             lit = band[band != 0]
