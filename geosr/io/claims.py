@@ -85,11 +85,8 @@ class Claims:
         encoded = self._radiometry(silent=band.scale is None)
         others = dict(self.sources) if self.places is not None and place not in self.places else {}
         claimed = {fact: None if fact in others else getattr(self, fact) for fact in ("scale", "offset", "nodata")}
-        if (
-            "nodata" in dict(self.sources)
-            and claimed["nodata"] is not None
-            and not representable(claimed["nodata"], band.dtype)
-        ):
+        marker = claimed["nodata"]
+        if marker is not None and "nodata" in dict(self.sources) and not representable(marker, band.dtype):
             claimed["nodata"] = None  # an item's marker that the type cannot hold marks nothing, as a file's
         known: dict[str, Said | None] = {
             fact: self._agree(name, fact, getattr(band, fact), claim(claimed[fact], self._source(fact)))
