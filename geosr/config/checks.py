@@ -117,7 +117,7 @@ RULES: Mapping[str, Rule] = {
     "Training.max_steps": nullable(count(LONGEST)),
     "Training.max_epochs": nullable(count(LONGEST)),
     "Training.max_time": nullable(
-        matching("days:hours:minutes:seconds such as 00:02:00:00", r"[0-9]{1,5}:[0-9]{2}:[0-9]{2}:[0-9]{2}")
+        matching("days:hours:minutes:seconds such as 00:02:00:00", r"(?=.*[1-9])[0-9]{1,5}(:[0-9]{2}){3}")
     ),
     "Training.val_every": COUNT,
     "Training.limit_val_batches": nullable(COUNT),

@@ -67,6 +67,11 @@ class KeepBest(ModelCheckpoint):
             enable_version_counter=False,
         )
 
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, that of the class which wrote it in earlier versions, too."""
+        return str(super().state_key).replace("KeepBest", "ModelCheckpoint")
+
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Keep it, if it is one of the best.
 

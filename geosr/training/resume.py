@@ -14,7 +14,10 @@ from geosr.errors import ConfigError, ModelError
 from geosr.models.checkpoint import CHECKPOINT, FACTS, require_intact
 from geosr.training.folder import CONFIG, find_checkpoint, other_checkpoints
 
-SHAPING = ("Data.bands", "Data.guide", "Generator.", "Discriminator.", "Optimizers.", "Training.", "Model.name")
+SHAPING = (
+    *("Data.bands", "Data.guide", "Generator.", "Discriminator.", "Optimizers.", "Training.EMA."),
+    *("Training.pretrain_g_only", "Training.g_pretrain_steps", "Training.Losses.adv_loss_beta"),
+)
 """Beginnings of the settings that decide which tensors a checkpoint holds."""
 LISTED = 12
 """Settings at most that a message lists."""

@@ -204,7 +204,7 @@ class Run:
         """What to do when something of the run could not be written."""
         if (self.folder / CHECKPOINT).is_file():
             return f"go on with --resume {self.folder} (Model.continue_training)"
-        return f"the run has no checkpoint yet: remove {self.folder}, and start again"
+        return f"there is no checkpoint yet: remove {self.folder}, and start again"
 
     @rank_zero_only
     def _announce(self) -> None:
@@ -242,10 +242,8 @@ class Run:
             log.info("%s", describe_quality(figures))
         log.info("weights: %s\nreport: %s", path, report)
         if ending.status != "finished":
-            log.info(
-                "stopped at step %s of %s: %s; go on with --resume %s",
-                f"{ending.step:,}", f"{self.module.schedule.total:,}", ending.reason, self.folder,
-            )  # fmt: skip
+            steps = f"{ending.step:,} of {self.module.schedule.total:,}"
+            log.info("%s at step %s: %s; %s", ending.status, steps, ending.reason, self._way_on())
         return path
 
     def _export(self, path: Path, figures: Mapping[str, float], *, seconds: int) -> None:

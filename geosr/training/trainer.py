@@ -30,6 +30,7 @@ NOISE = (
     "The '.*_dataloader' does not have many workers",  # Data.num_workers decides
     ".*sync_dist=True.*",  # every process validates everything, so their figures are the same
     "The dirpath has changed",  # a run's folder may be moved
+    "Be aware that when using `ckpt_path`",  # settings may add or drop what stops a run
     "You're resuming from a checkpoint that ended before the epoch",  # the data module goes on with the next patches
 )
 """Warnings of Lightning that a user can do nothing about, or has decided."""
@@ -97,6 +98,11 @@ class FirstCause(L.Callback):
 
 class Patience(EarlyStopping):
     """Stops a run whose metric gets no better, with the patience that the settings have now."""
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, that of the class which wrote it in earlier versions, too."""
+        return str(super().state_key).replace("Patience", "EarlyStopping")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the best value and the validations since."""
