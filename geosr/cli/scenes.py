@@ -329,11 +329,20 @@ def info(
     from rich.table import Table
 
     table = Table("fact", "value", "from", title=facts["name"], title_justify="left")
-    for name, value in (facts | {"models": models}).items():
+    values = "\n".join(_described(band, found) for band, found in facts["values"].items())
+    for name, value in (facts | {"values": values, "models": models}).items():
         if name not in ("name", "from"):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
             table.add_row(name, shown, facts["from"].get(name, ""))
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _described(band: str, values: dict[str, Any]) -> str:
+    """A line about the digital numbers of a band's sample."""
+    numbers = [values[name] for name in ("minimum", "median", "maximum")]
+    low, middle, high = ("-" if number is None else f"{number:.6g}" for number in numbers)
+    shares = " ".join(f"{name} {values[name]:.1%}" for name in ("invalid", "zero", "saturated"))
+    return f"{band}: {low} to {high}, median {middle}; {shares}"
 
 
 def _facts(scene: "Scene") -> dict[str, Any]:
@@ -367,6 +376,7 @@ def _facts(scene: "Scene") -> dict[str, Any]:
         "dtype": scene.dtype,
         **radiometry,
         **({"repeated": repeated} if repeated else {}),
+        "values": {band: asdict(found) for band, found in scene.statistics().items()},
         "masks": list(scene.masks),
         **({} if scene.mask is None else {"masked": f"about {100 * scene.mask.share(scene.geobox):.1f} %"}),
         "models": [weights.spec.name for weights in fitting_models(scene)],
