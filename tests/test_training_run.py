@@ -216,7 +216,7 @@ def test_every_shipped_config_goes_through_all_its_phases(here, shared_data, nam
         windows = f"Data.val_windows={{{val}: [0, 0, 160, 160]}}"
         overrides += [f"Data.root={shared_data}", f"Data.val_scenes=[{val}]", windows]
     path = train(name, overrides, debug=True, quiet=True)
-    assert load_model(path).spec.provenance["step"] == 16
+    assert load_model(path).spec.provenance["step"] in (8, 16), "that of the better validation"
     config = load_config(path.parent / "config.yaml")
     judged = [row["step"] for row in read_metrics(path.parent) if "discriminator/adversarial_loss" in row]
     alone = config.Training.g_pretrain_steps if config.Training.pretrain_g_only else 0
