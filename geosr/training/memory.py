@@ -72,6 +72,6 @@ def device_of(config: Config) -> str:
 
 def memory_of(device: str) -> int:
     """Bytes of a GPU's memory, else of the machine's."""
-    if device == "cuda" and torch.cuda.is_available():
+    if device == "cuda" and torch.cuda.device_count():
         return int(torch.cuda.get_device_properties(0).total_memory)
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
