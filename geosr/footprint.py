@@ -135,9 +135,13 @@ def part_bounds(geobox: GeoBox, area: shapely.Geometry, crs: CRS | None) -> NDAr
     """
     found = []
     for part in shapely.get_parts(area):
-        outer = shapely.Polygon(part.exterior)  # holes have no part in bounds, and many points
+        outer = shapely.LineString(part.exterior)  # whose bounds are the polygon's, whether it is valid or not
         if crs is not None and crs.is_geographic:
-            outer = _unwrapped(outer)
+            ring = _ring(outer)
+            if abs(ring[-1, 0] - ring[0, 0]) > 180:
+                pole = math.copysign(90.0, ring[:, 1].mean())
+                ring = np.concatenate([ring, [(ring[-1, 0], pole), (ring[0, 0], pole)]])
+            outer = shapely.LineString(ring)
         found.append(in_pixels(geobox, outer, crs).bounds)
     return np.array(found, float).reshape(-1, 4)
 
@@ -170,10 +174,12 @@ def _dense(geometry: shapely.Geometry) -> shapely.Geometry:
 def _unwrapped(
     geometry: shapely.Geometry, geobox: GeoBox | None = None, pixels: shapely.Geometry | None = None
 ) -> shapely.Geometry:
-    """Polygons in degrees whose longitudes do not jump from ring point to ring point; other geometries as they are.
+    """Polygons and lines in degrees whose longitudes do not jump from point to point; other geometries as they are.
 
     A ring that goes once around the Earth surrounds a pole and is closed along it; which one, the grid says.
     """
+    if isinstance(geometry, shapely.LineString):
+        return shapely.LineString(_ring(geometry))
     parts = shapely.get_parts(geometry)
     if not all(isinstance(part, shapely.Polygon) for part in parts):
         return geometry
@@ -192,7 +198,7 @@ def _unwrapped(
     return whole if whole.is_valid else shapely.union_all(shapely.get_parts(shapely.make_valid(whole)))
 
 
-def _ring(ring: shapely.LinearRing) -> NDArray[np.float64]:
+def _ring(ring: shapely.LineString) -> NDArray[np.float64]:
     """The points of a ring (longitude, latitude) with longitudes that do not jump; its ends differ around a pole."""
     points = np.array(ring.coords)[:, :2]
     pole = np.abs(points[:, 1]) > 90 - 1e-9  # a pole has every longitude: it takes those of its neighbours

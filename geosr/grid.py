@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, hypot, prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -285,6 +285,42 @@ def upsample_mask(valid: NDArray[np.bool_], scale: int) -> NDArray[np.bool_]:
 def size(window: Window) -> tuple[int, int]:
     """Height and width of a window."""
     return window[0].stop - window[0].start, window[1].stop - window[1].start
+
+
+def resolution_m(geobox: GeoBox) -> float | None:
+    """Side in metres of a square with the area of one pixel, at the centre of the grid; None without a CRS.
+
+    >>> resolution_m(GeoBox((10, 10), Affine(10, 0, 4e5, 0, -10, 5e6), "EPSG:32633"))
+    10.0
+    """
+    if geobox.crs is None:
+        return None
+    a, b, _, d, e, _ = geobox.affine[:6]
+    if not geobox.crs.geographic:
+        return sqrt(abs(a * e - b * d)) * geobox.crs.proj.axis_info[0].unit_conversion_factor
+    sides = pixel_sides_m(geobox)
+    return None if sides is None else sqrt(prod(sides))
+
+
+def pixel_sides_m(geobox: GeoBox) -> tuple[float, float] | None:
+    """Metres from the centre of a pixel to that below and to that beside it, at the centre; None without a CRS.
+
+    >>> pixel_sides_m(GeoBox((10, 10), Affine(10, 0, 4e5, 0, -20, 5e6), "EPSG:32633"))
+    (20.0, 10.0)
+    """
+    if geobox.crs is None:
+        return None
+    a, b, c, d, e, f = geobox.affine[:6]
+    if not geobox.crs.geographic:
+        metres = geobox.crs.proj.axis_info[0].unit_conversion_factor
+        return hypot(b, e) * metres, hypot(a, d) * metres
+    height, width = geobox.shape
+    longitude, latitude = c + (a * width + b * height) / 2, f + (d * width + e * height) / 2
+    down, across = (
+        geobox.crs.proj.get_geod().inv(longitude, latitude, longitude + east, latitude + north)[2]
+        for east, north in ((b, e), (a, d))
+    )
+    return down, across
 
 
 class GridPair(NamedTuple):

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from geosr.errors import RadiometryError
 
+_SMALLEST, _LARGEST = 1e-18, 1e18  # of scales and offsets: both and their ratio fit float32
+
 
 @dataclass(frozen=True)
 class Radiometry:
@@ -49,9 +51,13 @@ class Radiometry:
             raise RadiometryError(f"dtype {dtype.name!r} holds no real numbers; give an integer or a float type")
         if not (math.isfinite(self.scale) and self.scale > 0):
             raise RadiometryError(f"scale {self.scale} is not allowed; reflectance per DN must be finite and above 0")
+        if not _SMALLEST <= self.scale <= 1 / _SMALLEST:
+            raise RadiometryError(
+                f"scale {self.scale:g} is not allowed: float32 reflectance cannot hold it; Sentinel-2 has 1e-4"
+            )
         if not math.isfinite(self.offset):
             raise RadiometryError(f"offset {self.offset} is not allowed; reflectance at DN 0 must be finite")
-        if dtype.kind in "iu" and abs(self.offset) > self.scale * 2**22:
+        if abs(self.offset) > (self.scale * 2**22 if dtype.kind in "iu" else _LARGEST):
             raise RadiometryError(
                 f"offset {self.offset:g} drowns scale {self.scale:g}: float32 reflectance cannot hold both; check them"
             )

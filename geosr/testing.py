@@ -70,7 +70,7 @@ def assert_partition(plan: TilePlan) -> None:
     count = np.zeros(plan.shape, int)
     for tile in plan:
         count[tile.core] += 1
-        for core, read, n in zip(tile.core, tile.read, plan.shape, strict=True):
+        for core, read, n in zip(plan.mirrored(tile.core), plan.mirrored(tile.read), plan.shape, strict=True):
             assert 0 <= read.start <= core.start < core.stop <= read.stop <= n, f"{tile} does not fit {plan}"
             before, after = max(core.start - plan.halo, 0) - read.start, read.stop - min(core.stop + plan.halo, n)
             assert min(before, after) >= 0, f"{tile} is read without its whole halo"

@@ -206,4 +206,4 @@ def test_damaged_jobs(run, scene, small_weights, tmp_path):
             assert run(*begin, "--shard", "1/1", "--overwrite") == 0
     job.write_bytes(b"[]")
     assert run("assemble", "sr.tif") == 1
-    assert run(*begin) == 0, "the same command continues"
+    assert run(*begin, "--overwrite") == 0, "the same command begins anew"

@@ -221,6 +221,11 @@ def test_low_precision_stays_near_full_precision():
     assert low(lr).dtype == torch.float32
 
 
+def test_a_device_that_gives_no_values_back_is_refused():
+    with pytest.raises(UsageError, match=r"device 'meta' cannot be used here .*; try auto or cpu"):
+        load_model("s2-rgbn-x4", device="meta")
+
+
 def test_the_precision_that_is_picked_is_one_that_the_device_has():
     resolver = SuperResolver(impulse_model(2, 1), device="cpu")
     assert resolver.precision in {"fp32", "bf16"}

@@ -5,7 +5,10 @@ import warnings
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from rasterio.control import GroundControlPoint
+from rasterio.enums import ColorInterp
+from rasterio.vrt import WarpedVRT
 
 from geosr.errors import GridError, InputError
 from geosr.io.scene import open_scene
@@ -34,6 +37,92 @@ def test_the_near_infrared_of_an_aerial_image_is_no_transparency(shared_data):
     assert raster.bands == ("B04", "B03", "B02", "B08")
     assert (raster.array == 0).any()
     assert raster.valid.all()
+
+
+ALPHA = [ColorInterp.gray] + [ColorInterp.undefined] * 3 + [ColorInterp.alpha]
+RGBA = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
+NAMES = ("B02", "B03", "B04", "B08")
+
+
+@pytest.fixture
+def with_alpha(make_raster, dn):
+    """Makes a file whose last band is 0 in the first five columns."""
+
+    def make(count, descriptions, colours):
+        planes = dn[np.arange(count) % 4].copy()
+        planes[-1] = 65535
+        planes[:, :, :5] = 0
+        path = make_raster(planes, scale=1e-4, descriptions=descriptions)
+        with rasterio.open(path, "r+") as file:
+            file.colorinterp = colours
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("count", "descriptions", "colours", "named", "bands"),
+    [
+        (5, (*NAMES, ""), ALPHA, None, NAMES),
+        (5, (*NAMES, "alpha"), [*ALPHA[:4], ColorInterp.undefined], None, NAMES),
+        (5, None, ALPHA, NAMES, NAMES),
+        (5, None, ALPHA, (*NAMES, "mask"), NAMES),
+        (5, (*NAMES, "Band 5"), ALPHA, None, NAMES),
+        (7, (*NAMES, "B11", "B12", ""), [*ALPHA[:4], *[ColorInterp.undefined] * 2, ColorInterp.alpha], None, None),
+        (4, ("red", "green", "blue", ""), RGBA, None, ("B04", "B03", "B02")),
+        (4, None, RGBA, ("B04", "B03", "B02"), ("B04", "B03", "B02")),
+        (4, None, RGBA, ("B04", "B03", "B02", "alpha"), ("B04", "B03", "B02")),
+        (2, ("nir", ""), [ColorInterp.gray, ColorInterp.alpha], None, ("B08",)),
+    ],
+)
+def test_an_alpha_band_is_a_mask(with_alpha, dn, count, descriptions, colours, named, bands):
+    path = with_alpha(count, descriptions, colours)
+    with open_scene(path, bands=named) as scene:
+        assert scene.bands == (bands or (*NAMES, "B11", "B12"))
+        assert scene.facts["alpha"] == f"band {count}"
+        raster = scene.read()
+        assert not raster.valid[:, :5].any()
+        assert raster.valid[:, 5:].all()
+        np.testing.assert_array_equal(scene.read_digital()[:, :, 5:], dn[np.arange(count - 1) % 4, :, 5:])
+        np.testing.assert_array_equal(scene.read_mask((slice(2, 9), slice(3, 8))), raster.valid[2:9, 3:8])
+        assert min(values.min() for values in scene.sample.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "named"),
+    [
+        (("red", "green", "blue", "nir"), None),
+        (NAMES, None),
+        (None, None),
+        (("Band 1", "Band 2", "Band 3", "Band 4"), None),
+        (None, NAMES),
+    ],
+)
+def test_near_infrared_that_gdal_calls_alpha_stays_a_band(with_alpha, descriptions, named):
+    with open_scene(with_alpha(4, descriptions, RGBA), bands=named) as scene:
+        assert len(scene.bands) == 4
+        assert scene.read().valid.all()
+        assert scene.read_mask() is None
+
+
+def test_the_alpha_of_a_warped_vrt_is_a_mask(make_raster, dn, tmp_path):
+    path = make_raster(dn, scale=1e-4, descriptions=NAMES)
+    with rasterio.open(path) as file, WarpedVRT(file, crs="EPSG:32634", add_alpha=True) as warped:
+        rasterio.shutil.copy(warped, tmp_path / "warped.vrt", driver="VRT")
+        rasterio.shutil.copy(warped, tmp_path / "warped.tif", driver="GTiff")
+        expected = warped.read(5) > 0
+    assert not expected.all()
+    for name in ("warped.vrt", "warped.tif"):
+        with open_scene(tmp_path / name, bands=NAMES, scale=None) as scene:
+            np.testing.assert_array_equal(scene.read_mask(), expected)
+
+
+def test_a_single_band_that_gdal_calls_alpha_is_a_band(make_raster, dn):
+    path = make_raster(dn[:1], scale=1e-4)
+    with rasterio.open(path, "r+") as file:
+        file.colorinterp = [ColorInterp.alpha]
+    with open_scene(path) as scene:
+        np.testing.assert_array_equal(scene.read_digital(), dn[:1])
 
 
 @pytest.mark.parametrize("tag", ["-9999", "0.5", "nan"])

@@ -8,7 +8,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from shapely.geometry import shape
 
-from geosr.errors import OutputError
+from geosr.errors import OutputError, RadiometryError
 from geosr.io.cog import Profile
 from geosr.io.inputs import open_input
 from geosr.io.item import write_item
@@ -105,6 +105,20 @@ def test_an_item_reads_as_the_file_that_it_describes(make_raster, tmp_path, dtyp
 
 def test_a_file_whose_name_has_a_colon_is_no_address(tmp_path):
     assert write(tmp_path, {tmp_path / "S2:sr.tif": BANDS}).assets["image"].href == "./S2:sr.tif"
+
+
+def test_bands_with_an_encoding_of_their_own_keep_it(make_raster, tmp_path):
+    bands = ("B02", "B03", "B04", "B08", "B02_error")
+    file = make_raster(np.full((5, 8, 8), 3000, "uint16"), name="sr.tif", descriptions=bands)
+    error = {"B02_error": Radiometry(1e-5, -1e-5, nodata=0)}
+    plain = Profile(profile().geobox, bands, Radiometry(1e-4, -0.1, nodata=0), encodings=error)
+    path = write_item(tmp_path / "sr.json", {file: bands}, plain, time=TIME, properties={})
+    with open_input(path) as scene:
+        np.testing.assert_allclose(scene.read(bands=("B02", "B08")).array, 0.2, rtol=1e-6)
+        with pytest.raises(RadiometryError, match="says nothing about their unit"):
+            scene.read(bands=("B02_error",))  # the file is silent, and the item speaks of another encoding
+    with open_input(path, bands=("B02_error",)) as scene:
+        np.testing.assert_allclose(scene.read(bands=("B02_error",)).array, 0.02999, rtol=1e-5)
 
 
 @pytest.mark.parametrize("bands", [("B05", "B11"), ("B04", "B03", "B02"), ("thermal", "radar")])

@@ -75,10 +75,9 @@ class _Printable(logging.Formatter):
 
 def main() -> None:
     """Run the command: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for handler in logging.getLogger().handlers:
-        handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.INFO)
     for handler in logging.getLogger().handlers:  # a run's own log says everything all the same
+        handler.setFormatter(_Printable("%(message)s"))
         handler.setLevel(logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO)
     for noisy in (
         "rasterio",

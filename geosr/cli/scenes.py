@@ -41,7 +41,7 @@ from geosr.cli.options import (
     read_variant,
     split_names,
 )
-from geosr.errors import GeosrError, OutputError, UsageError
+from geosr.errors import GeosrError, OutputError, UsageError, printable
 
 if TYPE_CHECKING:
     from geosr.inference import Prediction
@@ -229,14 +229,14 @@ def predict(
         return
     from geosr.inference.batch import predict_batch
 
-    ended = predict_batch(batch, out, one, resume=resume, overwrite=overwrite)
+    ended = predict_batch(batch, out, one, resume=resume, overwrite=overwrite, stac=stac)
     if as_json:
         print(json.dumps(asdict(ended), default=str))
     else:
         if not quiet:
             print(f"{len(ended.done)} scenes are done, {len(ended.skipped)} were, {len(ended.failed)} failed")
         for name, why in ended.failed.items():
-            print(f"{name}: {why}", file=sys.stderr)
+            print(printable(f"{name}: {why}"), file=sys.stderr)
     if ended.failed:
         raise typer.Exit(1)
 
@@ -260,29 +260,31 @@ def _report(done: "Prediction", *, as_json: bool, quiet: bool) -> None:
         print(json.dumps(asdict(done), default=str))
     elif not quiet:
         height, width = done.shape
-        how = f"{done.model}, {done.device}, {done.precision}"
+        how, path = printable(f"{done.model}, {done.device}, {done.precision}"), printable(str(done.path))
         if done.bytes:
-            print(f"{done.path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
+            print(f"{path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
         elif done.missing:
-            print(
-                f"this share of {done.path} is done in {done.seconds:.1f} s ({how}); {done.missing} shards are missing"
-            )
+            print(f"this share of {path} is done in {done.seconds:.1f} s ({how}); {done.missing} shards are missing")
         else:
-            print(f"{done.path}: all shares are done, now: geosr assemble {done.path}")
-        for path, what in ((done.preview, "before and after"), (done.stac, "STAC item")):
-            if path:
-                print(f"{path}: {what}")
+            print(f"{path}: all shares are done, now: geosr assemble {path}")
+        for beside, what in ((done.preview, "before and after"), (done.stac, "STAC item")):
+            if beside:
+                print(printable(f"{beside}: {what}"))
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("demo-output"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier demo.")] = False,
+    path: Annotated[bool, typer.Option("--path", help="Print the path of the scene and do nothing else.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Super-resolve the scene that comes with geosr: 5 x 5 km of the Virginia coast."""
     from geosr.demo import demo_scene
 
+    if path:
+        print(demo_scene())
+        return
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -327,17 +329,26 @@ def info(
     from rich.table import Table
 
     table = Table("fact", "value", "from", title=facts["name"], title_justify="left")
-    for name, value in (facts | {"models": models}).items():
+    values = "\n".join(_described(band, found) for band, found in facts["values"].items())
+    for name, value in (facts | {"values": values, "models": models}).items():
         if name not in ("name", "from"):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else "-" if value is None else str(value)
             table.add_row(name, shown, facts["from"].get(name, ""))
     Console(soft_wrap=not sys.stdout.isatty()).print(table)
 
 
+def _described(band: str, values: dict[str, Any]) -> str:
+    """A line about the digital numbers of a band's sample."""
+    numbers = [values[name] for name in ("minimum", "median", "maximum")]
+    low, middle, high = ("-" if number is None else f"{number:.6g}" for number in numbers)
+    shares = " ".join(f"{name} {values[name]:.1%}" for name in ("invalid", "zero", "saturated"))
+    return f"{band}: {low} to {high}, median {middle}; {shares}"
+
+
 def _facts(scene: "Scene") -> dict[str, Any]:
     """What is known of a scene, ready for JSON; ``from`` says who said it."""
+    from geosr.grid import resolution_m
     from geosr.inference.choose import fitting_models
-    from geosr.io.scene import resolution_m
 
     radiometry: dict[str, Any]
     try:
@@ -365,6 +376,7 @@ def _facts(scene: "Scene") -> dict[str, Any]:
         "dtype": scene.dtype,
         **radiometry,
         **({"repeated": repeated} if repeated else {}),
+        "values": {band: asdict(found) for band, found in scene.statistics().items()},
         "masks": list(scene.masks),
         **({} if scene.mask is None else {"masked": f"about {100 * scene.mask.share(scene.geobox):.1f} %"}),
         "models": [weights.spec.name for weights in fitting_models(scene)],

@@ -21,7 +21,7 @@ from geosr.cli.options import (
     progress_bar,
     split_names,
 )
-from geosr.errors import OutputError, UsageError, extra
+from geosr.errors import UsageError, extra
 
 data = typer.Typer(no_args_is_help=True, help="The catalogue of training data and sources of scenes.")
 app.add_typer(data, name="data")
@@ -181,14 +181,15 @@ def degrade(
     with extra("train", "degrading"):
         from geosr.config import load_config
         from geosr.data.degrade_scene import degrade_scene
+    from geosr.io.origins import files_of_scene
     from geosr.io.scene import open_scene
+    from geosr.io.targets import Target, inputs_of, require_free
     from geosr.preview import write_pair_preview
 
     settings = load_config(config, overrides or [])
     picture = preview or out.with_suffix(".png")
-    if picture.exists() and not overwrite:
-        raise OutputError(f"{picture} exists; give --overwrite to replace it")
     with open_scene(source) as scene:
+        require_free([Target(out), Target(picture)], inputs_of(files_of_scene(scene)), overwrite=overwrite)
         done = degrade_scene(
             scene,
             out,

@@ -13,9 +13,10 @@ class DataSection:
 
     dataset_type: str = "scenes"
     """scenes (LR is made by the degradation), pairs (LR and HR images of two folders) or store (of geosr prepare)."""
-    root: str = "../shared/data"
-    """Folder that the scene paths are relative to; ``demo`` is that of the scene that comes with geosr. A store of
-    ``geosr prepare`` is known as one, brings its own split, and has no use for the lists of scenes and windows."""
+    root: str = "."
+    """Folder that the scene paths are relative to; ``demo`` is that of the scene that comes with geosr, ``example``
+    that of a set to try training on. A store of ``geosr prepare`` is known as one, brings its own split, and has no use
+    for the lists of scenes and windows."""
     lr_root: str | None = None
     """Folder of the LR images of ``pairs``, matched by name; ``root`` is that of the HR images."""
     catalog: str | None = None

@@ -24,8 +24,9 @@ from geosr.data.splits import BlockSplit, hashed
 from geosr.degrade import PSF, Degradation, PairPool, build_degradation, degrade, nominal_mtf
 from geosr.degrade.masks import coarse_valid, filled
 from geosr.errors import ConfigError
+from geosr.grid import resolution_m
 from geosr.io.raster import Raster
-from geosr.io.scene import open_scene, resolution_m
+from geosr.io.scene import open_scene
 
 SMALLEST_SCENE = 32
 """HR pixels along a side of a validation image: its border does not count, and SSIM's window of 11 must fit inside."""
@@ -172,7 +173,8 @@ class GeoSRDataModule(L.LightningDataModule):
         area = sum(shape[0] * shape[1] * side**2 / 1e6 for shape, side in sides if side is not None)
         split = [int((table.split == part).sum()) for part in (TRAIN, VAL, TEST)]
         covered = f", {area:.1f} km²" if area else ""
-        lines = [
+        lines = [] if self.selection.notice is None else [self.selection.notice]
+        lines += [
             f"training data: {_several(len(self.selection.train), 'scene')}{covered}, {' '.join(data.bands)}, "
             + (f"guided by {' '.join(data.guide)}, " if data.guide else "")
             + ("LR made by " + self.config.Degradation.type if self.makes_lr else "LR and HR pairs"),

@@ -250,7 +250,8 @@ def _check_pixels(store: Store, number: int, hr: Scene) -> list[str]:
     """Values that cannot be reflectance, and patches whose valid share is not what the index says."""
     name, table = store.scenes[number].name, store.table
     height, width = hr.geobox.shape
-    found = _out_of_range(hr, slice(0, height), store.bands, name)
+    if found := _out_of_range(hr, slice(0, height), store.bands, name):
+        return found
     here = np.flatnonzero(table.scene == number)
     lr = open_scene(store.scenes[number].lr) if store.scenes[number].lr else None
     wrong = 0
@@ -275,10 +276,12 @@ def _check_pixels(store: Store, number: int, hr: Scene) -> list[str]:
 def _out_of_range(scene: Scene, rows: slice, bands: Sequence[str], name: str) -> list[str]:
     """Whether more of an image than outliers lies where reflectance does not, read strip by strip."""
     valid = outside = 0
-    width = scene.geobox.shape[1]
+    width, encoding = scene.geobox.shape[1], scene.encoding(bands)
     for top in range(rows.start, rows.stop, 512):
-        raster = scene.read((slice(top, min(top + 512, rows.stop)), slice(0, width)), bands)
-        values = raster.array[:, raster.valid]
+        # Read as it is stored: a scene whose values are no reflectance refuses to give it.
+        dn = scene.read_digital((slice(top, min(top + 512, rows.stop)), slice(0, width)), bands)
+        valid_here = encoding.valid(dn)
+        values = encoding.to_reflectance(dn, valid=valid_here)[:, valid_here]
         valid += values.size
         outside += int(((values < _LOWEST) | (values > _HIGHEST)).sum())
     if not valid:

@@ -15,9 +15,9 @@ from odc.geo.geobox import GeoBox
 
 from geosr.degrade import PSF, degrade
 from geosr.errors import GridError
-from geosr.grid import Window, finer, grow, moved, relative, scaled, size
+from geosr.grid import Window, finer, grow, moved, relative, resolution_m, scaled, size
 from geosr.io.raster import Raster
-from geosr.io.scene import Scene, resolution_m
+from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
 
 SMALLEST = 16

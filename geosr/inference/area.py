@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from odc.geo.geom import CRS, BoundingBox, Geometry
-from shapely.geometry import shape
 
 from geosr.errors import UsageError
 from geosr.io.documents import read_json
@@ -101,17 +101,29 @@ def _polygons(geometry: dict[str, Any]) -> list[shapely.Polygon]:
     if kind not in ("Polygon", "MultiPolygon"):
         raise _NoArea(f"its type is {kind!r}")
     try:
-        polygons = [part for part in shapely.get_parts(shape(geometry)) if not part.is_empty]
-    except Exception as error:  # shapely passes on whatever coordinates of a wrong type raise
+        several = [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]
+        polygons = [
+            shapely.Polygon(points[0], points[1:]) for rings in several if (points := [_points(ring) for ring in rings])
+        ]
+    except Exception as error:  # numpy's and shapely's, of coordinates that are built otherwise
         raise _NoArea(f"the coordinates of its {kind} are none ({error})") from error
     if not polygons:
         raise _NoArea("it has no coordinates")
     for polygon in polygons:
-        if not np.isfinite(shapely.get_coordinates(polygon)).all():
-            raise _NoArea("it has coordinates that are no finite numbers")
-        if polygon.convex_hull.area == 0:
+        west, _, east, _ = polygon.bounds
+        if polygon.convex_hull.area == 0 and east - west < 180:  # a parallel around a pole is flat in degrees alone
             raise _NoArea("its polygon has no area")
     return polygons
+
+
+def _points(ring: Any) -> NDArray[np.float64]:
+    """The points (longitude, latitude) of a ring; heights are left out."""
+    points = np.array(ring)
+    if points.dtype.kind not in "iuf" or points.ndim != 2 or points.shape[1] < 2:
+        raise ValueError("a ring is a list of points, which are two numbers each")
+    if not np.isfinite(points).all():
+        raise ValueError("a point has numbers that are not finite")
+    return points[:, :2].astype(float)
 
 
 def _crs(content: dict[str, Any]) -> CRS:

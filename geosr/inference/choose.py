@@ -10,8 +10,8 @@ from odc.geo.geobox import GeoBox
 
 from geosr.config.names import VARIANTS
 from geosr.errors import ModelError, UsageError, did_you_mean
+from geosr.grid import resolution_m
 from geosr.inference.superresolver import SuperResolver
-from geosr.io.scene import resolution_m
 from geosr.models import ModelSpec, WeightsFile, find_weights, shipped_models
 from geosr.sensors import canonical_name
 

@@ -10,13 +10,12 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from geosr.errors import GeosrError, UsageError
-from geosr.grid import finer
+from geosr.grid import finer, resolution_m
 from geosr.inference.arrays import Encoding, superresolve_array
 from geosr.inference.choose import choose_model, fitting_models, refuse_variant, require_factor, told
 from geosr.inference.job import provenance, spread_radiometry
 from geosr.inference.resident import keep, locate
 from geosr.inference.superresolver import SuperResolver
-from geosr.io.scene import resolution_m
 from geosr.radiometry import Radiometry
 
 if TYPE_CHECKING:

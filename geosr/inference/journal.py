@@ -17,7 +17,8 @@ from geosr import files
 from geosr.errors import OutputError
 from geosr.io.work import JOB, LOCK, empty, locked_folder, remove_leftovers, remove_work, require_own, work_folder
 
-_PUBLISHING = "publishing.json"
+PUBLISHING = "publishing.json"
+"""The file that lists what is finished and waits for its name."""
 
 
 class Staged(NamedTuple):
@@ -120,7 +121,7 @@ class Journal:
             [str(one.path.relative_to(self.folder)), str(one.target), one.copied, one.fresh, _identity(one.path)]
             for one in staged
         ]
-        files.write(self.folder / _PUBLISHING, _sealed({"staged": listed, "writes": self._writes}))
+        files.write(self.folder / PUBLISHING, _sealed({"staged": listed, "writes": self._writes}))
         self._waiting = list(staged)
         self.finish(overwrite=overwrite)
 
@@ -156,8 +157,11 @@ def published_targets(target: Path) -> set[Path]:
     """
     remove_leftovers(target)
     folder = work_folder(target)
-    require_own(folder)
-    return {staged.target for staged in _waiting(folder) if _is_published(staged, folder)}
+    try:
+        require_own(folder)
+        return {staged.target for staged in _waiting(folder) if _is_published(staged, folder)}
+    except OSError:  # whatever is wrong with the place is said when it is checked
+        return set()
 
 
 def stored_call(target: Path) -> dict[str, Any]:
@@ -167,8 +171,12 @@ def stored_call(target: Path) -> dict[str, Any]:
         OutputError: There is no unfinished work, or it is damaged.
     """
     folder = work_folder(target)
-    require_own(folder)
-    if not (folder / JOB).exists():
+    try:
+        require_own(folder)
+        begun = (folder / JOB).exists()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be read: {error.strerror}") from error
+    if not begun:
         raise OutputError(
             f"there is no unfinished work beside {target}; geosr predict ... --out {target} --shard 1/N begins it"
         )
@@ -227,7 +235,7 @@ def _waiting(folder: Path, writes: Sequence[str] | None = None) -> list[Staged]:
         folder: The work folder.
         writes: What the run is to write, if it must be the same.
     """
-    publishing = _unsealed(folder / _PUBLISHING) or {}
+    publishing = _unsealed(folder / PUBLISHING) or {}
     if writes is not None and publishing.get("writes") != writes:
         return []
     listed = publishing.get("staged", [])
@@ -249,7 +257,7 @@ def _is_published(staged: Staged, folder: Path) -> bool:
         if path.is_dir() or target.is_dir():
             return False
         return os.path.samefile(path, target) or (staged.copied and filecmp.cmp(path, target, shallow=False))
-    for name, *_, identity in (_unsealed(folder / _PUBLISHING) or {}).get("staged", []):
+    for name, *_, identity in (_unsealed(folder / PUBLISHING) or {}).get("staged", []):
         if folder / name == path:
             return bool(_identity(target) == identity)
     return False

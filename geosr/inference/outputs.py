@@ -5,6 +5,7 @@ processes that do the same shard write the same bytes, and neither can harm the 
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
@@ -130,7 +131,7 @@ def plan_output(out: str | os.PathLike[str], profile: Profile, *, shard: int, jo
     parts = {"": profile}
     if kind == "folder":
         parts = {
-            f"{band}.tif": replace(profile, bands=(band,), radiometry=profile.encoding(band), encodings={})
+            _file_of(band): replace(profile, bands=(band,), radiometry=profile.encoding(band), encodings={})
             for band in profile.bands
         }
     side = 2 * BLOCK if shard % (2 * BLOCK) == 0 and len(profile.levels) > 1 else BLOCK
@@ -140,8 +141,13 @@ def plan_output(out: str | os.PathLike[str], profile: Profile, *, shard: int, jo
 def target_of(out: str | os.PathLike[str], bands: Sequence[str] = ()) -> Target:
     """What a result replaces, as far as its name and, of a folder, its bands tell; errors as for `kind_of`."""
     kind = kind_of(out)
-    names = tuple(f"{band}.tif" for band in bands) if kind == "folder" else ()
+    names = tuple(map(_file_of, bands)) if kind == "folder" else ()
     return Target(Path(out), "file" if kind == "tif" else kind, names)
+
+
+def _file_of(band: str) -> str:
+    """The file of a band in a folder; a name may come from a description, which is any text."""
+    return f"{re.sub('[/:]', '_', band)}.tif"
 
 
 def kind_of(out: str | os.PathLike[str]) -> Literal["tif", "zarr", "folder"]:

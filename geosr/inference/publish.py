@@ -54,13 +54,11 @@ class RunFiles:
         require_name(out)
         if preview is not None:
             require_name(preview)
-        target = Path(os.path.abspath(out))
         named = [one for one in inputs if isinstance(one, str | os.PathLike)]
-        beside = target.with_name(f"{target.name}.json") if kind_of(out) == "folder" else target.with_suffix(".json")
         return cls(
             os.fspath(out),
             None if preview is None else Path(os.path.abspath(preview)),
-            beside if stac else None,
+            item_of(out) if stac else None,
             frozenset(inputs_of(named)),
             overwrite,
         )
@@ -83,6 +81,12 @@ class RunFiles:
         """
         targets = [target_of(self.out, bands), *map(Target, self.sidecars)]
         require_free(targets, self.inputs, overwrite=self.overwrite, done=done)
+
+
+def item_of(out: str | os.PathLike[str]) -> Path:
+    """The STAC item beside a result."""
+    target = Path(os.path.abspath(out))
+    return target.with_name(f"{target.name}.json") if kind_of(out) == "folder" else target.with_suffix(".json")
 
 
 def forgetful(header: Mapping[str, Any], stamps: Mapping[str, str | None], *, shared: bool) -> dict[str, Any]:

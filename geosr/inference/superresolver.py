@@ -402,7 +402,7 @@ def _usable(device: str) -> torch.device:
         picked = pick_device(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.empty(0, device=picked)
+            torch.zeros(1, device=picked).cpu()  # the device "meta" has no values to give back
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try auto or cpu"

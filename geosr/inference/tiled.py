@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from geosr import __version__
 from geosr.errors import OutputError, UsageError
-from geosr.grid import size
+from geosr.grid import resolution_m, size
 from geosr.inference.choose import bands_of, choose_model, guide_of, refuse_variant, require_factor
 from geosr.inference.executors import Executor, InProcess, share
 from geosr.inference.job import Job
@@ -30,7 +30,7 @@ from geosr.inference.work import Work
 from geosr.io.inputs import open_input
 from geosr.io.origins import files_of_scene, stamps_of
 from geosr.io.safe import product_metadata
-from geosr.io.scene import Scene, open_scene, resolution_m
+from geosr.io.scene import Scene, open_scene
 from geosr.io.targets import require_name
 
 log = logging.getLogger(__name__)

@@ -97,7 +97,10 @@ def write_grid(group: zarr.Group, geobox: GeoBox) -> None:
     mapping: dict[str, Any] = {"GeoTransform": " ".join(map(str, (c, a, b, f, d, e)))}
     axes: dict[str, Any] = {"X": {"axis": "X"}, "Y": {"axis": "Y"}}
     if geobox.crs is not None:
-        cf = geobox.crs.proj.to_cf()
+        try:
+            cf = geobox.crs.proj.to_cf()
+        except (KeyError, ValueError):  # of pyproj, where a projection lacks a parameter; the WKT says as much
+            cf = {"crs_wkt": geobox.crs.to_wkt()}
         mapping = {**cf, "spatial_ref": cf["crs_wkt"], **mapping}
         axes |= {axis["axis"]: axis for axis in geobox.crs.proj.cs_to_cf()}
     group.create_array("spatial_ref", shape=(), dtype="int64", attributes=mapping)[...] = 0

@@ -54,6 +54,8 @@ class Claims:
     """How messages write them: ``--scale 1e-4`` or ``scale=1e-4``."""
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """Who says one of the first three, where it is not the user: ``("offset", "STAC item S2B_33UXP")``."""
+    places: tuple[int, ...] | None = field(default=None, compare=False)
+    """Positions of the bands in their file that `sources` speak for; None: all."""
 
     def __post_init__(self) -> None:
         if self.baseline is not None and self.sensor is None:
@@ -69,19 +71,22 @@ class Claims:
         facts = ("scale", "offset", "nodata", "sensor")
         return frozenset(fact for fact in facts if getattr(self, fact) is not None and fact not in others)
 
-    def explain(self, band: StoredBand, *, name: str) -> StoredBand:
+    def explain(self, band: StoredBand, *, name: str, place: int = 0) -> StoredBand:
         """The band with everything that is known of it, once the user has been heard.
 
         Args:
             band: What files and metadata say of it.
             name: What messages call the data.
+            place: Position of the band in its file.
 
         Raises:
             RadiometryError: The user contradicts them.
         """
         encoded = self._radiometry(silent=band.scale is None)
-        claimed = {fact: getattr(self, fact) for fact in ("scale", "offset", "nodata")}
-        if "nodata" in dict(self.sources) and not representable(claimed["nodata"], band.dtype):
+        others = dict(self.sources) if self.places is not None and place not in self.places else {}
+        claimed = {fact: None if fact in others else getattr(self, fact) for fact in ("scale", "offset", "nodata")}
+        marker = claimed["nodata"]
+        if marker is not None and "nodata" in dict(self.sources) and not representable(marker, band.dtype):
             claimed["nodata"] = None  # an item's marker that the type cannot hold marks nothing, as a file's
         known: dict[str, Said | None] = {
             fact: self._agree(name, fact, getattr(band, fact), claim(claimed[fact], self._source(fact)))

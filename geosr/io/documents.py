@@ -33,7 +33,8 @@ LIMIT = 16 * 2**20
 DEPTH = 64
 """Levels that lists and objects may be nested in each other; a STAC item has about ten."""
 
-_SILENCE = 30.0  # seconds until a server that sends nothing is given up
+SILENCE = 30.0
+"""Seconds until a server that sends nothing is given up."""
 Result = TypeVar("Result")
 
 
@@ -127,7 +128,7 @@ def _fetched(address: str, limit: int) -> bytes:
     end, parts = monotonic() + SECONDS, bytearray()
     try:
         request = Request(address, headers={"Accept": "application/geo+json, application/json", "User-Agent": "geosr"})
-        with opener.open(request, timeout=min(_SILENCE, SECONDS)) as answer:
+        with opener.open(request, timeout=min(SILENCE, SECONDS)) as answer:
             while len(parts) <= limit and monotonic() < end and (part := answer.read1(1 << 16)):
                 parts += part
             if len(parts) <= limit and monotonic() >= end:

@@ -15,7 +15,7 @@ import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
@@ -26,6 +26,7 @@ from geosr.grid import Window
 from geosr.io.safe import ProductMetadata, product_metadata
 from geosr.io.source import Said, StoredBand, said_encoding, unreadable
 from geosr.radiometry import representable
+from geosr.sensors import canonical_band
 
 _LISTS = (".vrt", ".xml", ".wms", ".gti", ".zip", ".safe")
 _REFERENCES = {
@@ -42,12 +43,16 @@ if hasattr(os, "register_at_fork"):  # a child that is forked while another thre
 class GdalFile:
     """One raster file; a :class:`geosr.io.source.Source`.
 
+    Args:
+        path: What GDAL opens.
+        named: The names that the user gives its bands, if any.
+
     Raises:
         InputError: The file does not exist or is no raster.
         GridError: It lies on no grid.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, named: Sequence[str] | None = None) -> None:
         with _OPENING:
             self._file = _open(path)
         file = self._file
@@ -58,10 +63,12 @@ class GdalFile:
         except GridError:
             file.close()
             raise
-        self.bands = tuple(_stored_band(file, index) for index in file.indexes)
+        self.alpha = _alpha(file, named)
+        self._numbers = [number for number in file.indexes if number - 1 not in self.alpha]
+        self.bands = tuple(_stored_band(file, number) for number in self._numbers)
         self.row_bytes = _row_bytes(file)
         flags = file.mask_flag_enums[0]
-        # An alpha band is no such mask: GDAL takes the near infrared of many four-band aerial images for one.
+        # GDAL's own mask of an alpha band does not count: it knows none beyond four bands, and takes NIR for one.
         self._masked = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
 
     @property
@@ -86,16 +93,28 @@ class GdalFile:
         resampling: Resampling = Resampling.nearest,
     ) -> NDArray[Any]:
         """Digital numbers of some bands; see :class:`geosr.io.source.Source`."""
-        numbers = [band + 1 for band in bands]
+        numbers = [self._numbers[band] for band in bands]
         out_shape = None if shape is None else (len(numbers), *shape)
         try:
             return self._file.read(numbers, window=_window(window), out_shape=out_shape, resampling=resampling)
         except RasterioError as error:
             raise unreadable(self.path, window, f"{_cause(error)}; the file may be truncated") from error
 
-    def mask(self, window: Window) -> NDArray[np.bool_] | None:
-        """Where the file's mask band leaves pixels in; see :class:`geosr.io.source.Source`."""
-        return self._file.dataset_mask(window=_window(window)) > 0 if self._masked else None
+    def mask(self, window: Window, *, shape: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
+        """Where the file's mask and alpha bands leave pixels in; see :class:`geosr.io.source.Source`."""
+        place = _window(window)
+        found = None
+        try:
+            if self._masked:
+                found = self._file.dataset_mask(window=place, out_shape=shape) > 0
+            if self.alpha:
+                numbers = [band + 1 for band in self.alpha]
+                out_shape = None if shape is None else (len(numbers), *shape)
+                opaque = (self._file.read(numbers, window=place, out_shape=out_shape) > 0).all(axis=0)
+                found = opaque if found is None else found & opaque
+        except RasterioError as error:
+            raise unreadable(self.path, window, f"{_cause(error)}; the file may be truncated") from error
+        return found
 
     def close(self) -> None:
         """Close the file."""
@@ -189,6 +208,32 @@ def burn(polygons: Sequence[dict[str, Any]], shape: tuple[int, int], affine: Aff
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # of the image in memory that GDAL draws on
         return rasterize(polygons, shape, transform=affine, dtype="uint8") > 0
+
+
+def _alpha(file: DatasetReader, named: Sequence[str] | None) -> tuple[int, ...]:
+    """Bands, counted from 0, that say which pixels are there: alpha, whose 0 is an invalid pixel.
+
+    GDAL takes the near infrared of many four-band aerial images for alpha. A fourth band of four is alpha where the
+    three before it have names and it has none, or where the user names three.
+    """
+    texts = [(text or "").strip() for text in file.descriptions]
+    found = [
+        band
+        for band, (text, colour) in enumerate(zip(texts, file.colorinterp, strict=True))
+        if colour is ColorInterp.alpha or text.lower() == "alpha"
+    ]
+    if len(found) == file.count or not found:
+        return ()
+    if named is not None and len(named) == file.count - len(found):
+        return tuple(found)
+    if named is not None and len(named) == file.count:
+        return tuple(
+            band for band in found if named[band].lower() == "alpha" or (band > 3 and not canonical_band(named[band]))
+        )
+    nameless = all(text == "" or re.fullmatch(r"([Bb]and|b)[ _]?\d+", text) for text in texts)
+    return tuple(
+        band for band in found if file.count != 4 or band != 3 or not (nameless or canonical_band(texts[band]))
+    )
 
 
 def _row_bytes(file: DatasetReader) -> int:

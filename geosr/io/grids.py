@@ -125,7 +125,7 @@ class _Placed:
     def __init__(self, source: Source, place: Place) -> None:
         self._source, self._place = source, place
         self.path, self.name, self.bands, self.geobox = source.path, source.name, source.bands, place.geobox
-        self.row_bytes = source.row_bytes
+        self.alpha, self.row_bytes = source.alpha, source.row_bytes
 
     @property
     def product(self) -> ProductMetadata | None:
@@ -149,8 +149,10 @@ class _Placed:
             return self._source.read(bands, own, shape=shape, resampling=resampling)
         return self._repeated(self._source.read(bands, own), window)
 
-    def mask(self, window: Window) -> NDArray[np.bool_] | None:
+    def mask(self, window: Window, *, shape: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
         """Where a mask leaves pixels in; see :class:`geosr.io.source.Source`."""
+        if shape is not None:
+            return self._source.mask(self._own(window), shape=shape)
         mask = self._source.mask(self._own(window))
         return None if mask is None else self._repeated(mask, window)
 

@@ -12,7 +12,7 @@ import numpy as np
 from geosr.errors import BandError
 from geosr.io.claims import Claims, claim
 from geosr.io.source import Said, Source
-from geosr.sensors import canonical_band, canonical_name, spelt_band
+from geosr.sensors import QUALITY_SUFFIXES, canonical_band, canonical_name, spelt_band
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def layers_of(path: str, source: Source, *, claims: Claims) -> list[Layer]:
     layers = []
     for index, stored in enumerate(source.bands):
         scale, offset, nodata, saturated = stored.scale, stored.offset, stored.nodata, stored.saturated
-        band = canonical_band(stored.description or "") or in_file_name
+        band = canonical_name(stored.description or "") or in_file_name
         if product is not None and band is not None and band in product.offsets:
             said = f"product metadata {basename(product.path)}, baseline {product.processing_baseline}"
             told = product.radiometry([band])
@@ -53,7 +53,9 @@ def layers_of(path: str, source: Source, *, claims: Claims) -> list[Layer]:
                 nodata, saturated = nodata or claim(told.nodata, said), claim(told.saturated, said)
 
         known = claims.explain(
-            replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated), name=source.name
+            replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated),
+            name=source.name,
+            place=index,
         )
         facts = (known.scale, known.offset, known.nodata, known.saturated)
         layers.append(Layer(path, index, stored.description, in_file_name, *facts))
@@ -70,7 +72,7 @@ def band_names(
             raise BandError(f"--bands names {len(given)} bands ({' '.join(given)}) and {name} has {len(layers)}")
         names = tuple(canonical_name(band) or band for band in given)
         for ours, layer in zip(names, layers, strict=True):
-            theirs = canonical_band(layer.description or "") or layer.in_file_name
+            theirs = canonical_name(layer.description or "") or layer.in_file_name
             if theirs not in (None, ours):
                 logger.warning("%s: flag --bands calls %s what the file calls %s", name, ours, theirs)
         return names, "flag --bands"
@@ -107,15 +109,18 @@ def band_labels(layers: Sequence[Layer], names: Sequence[str], *, given: Sequenc
 def band_in_file_name(path: str) -> str | None:
     """The Sentinel-2 band that a file name ends in: ``T33UUB_20170527_B04_10m.jp2``, ``B4.tif``, ``red.tif``."""
     word = _word_of_band(path)
-    return None if word is None else canonical_band(word)
+    return None if word is None else canonical_name(word)
 
 
 def _word_of_band(path: str) -> str | None:
-    """The word in a file name that is the name of a band."""
+    """The word in a file name that is the name of a band, ``red_error`` of ``T33UUB_red_error.tif``."""
     stem = basename(path).rpartition(".")[0]
     if re.match(r"L[COTEM]0\d_|HLS\.L30", stem):  # Landsat's B5 is near infrared, Sentinel-2's is red edge
         return None
-    return next(filter(canonical_band, reversed(re.split(r"[_.\-\s]+", stem))), None)
+    suffix = next((suffix for suffix in QUALITY_SUFFIXES if stem.endswith(suffix)), "")
+    words = re.split(r"[_.\-\s]+", stem.removesuffix(suffix))
+    word = next(filter(canonical_band, reversed(words)), None)
+    return None if word is None else word + suffix
 
 
 def basename(path: str) -> str:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from geosr.errors import GridError, InputError, UsageError, did_you_mean
-from geosr.grid import Window, grow, relative
+from geosr.grid import Window, grow, pixel_sides_m, relative
 from geosr.io.gdal import burn
 from geosr.io.safe import read_small
-from geosr.io.scene import open_scene, pixel_sides_m
+from geosr.io.scene import open_scene
 from geosr.io.xml import parse_xml
 
 CLASSES: Mapping[str, tuple[int, ...]] = {"clouds": (3, 8, 9, 10), "defects": (1,), "snow": (11,)}

@@ -17,8 +17,10 @@ from geosr.errors import RadiometryError
 from geosr.io.claims import BRIGHT, Claims, claim
 from geosr.radiometry import Radiometry
 
-LOWEST, HIGHEST = -0.5, 20.0
-"""Reflectance that no pixel leaves, in shadow and in sun glint; -9999 times 1e-4 does."""
+LOWEST, HIGHEST = -1.0, 20.0
+"""Reflectance that no pixel leaves, in shadow and in sun glint."""
+_MARKER, _MARKED = -9999.0, -0.5
+"""The commonest fill value, and the reflectance below which it is one: as int16 with scale 1e-4 it is -0.9999."""
 _SAMPLE = 2**15  # values of each band that percentiles are taken of
 _FEW = 16  # values that say too little of a distribution
 _FILLS = 2  # distinct values beyond any reflectance: so few mark invalid pixels, more are another unit
@@ -91,12 +93,9 @@ class Plausibility:
         Raises:
             RadiometryError: It is; the message names its place and the setting.
         """
-        low, high = self._limits
-        if values.dtype.kind in "iu":
-            held = np.iinfo(values.dtype)
-            if low <= held.min and held.max <= high:
-                return
-        beyond = (values < low) | (values > high)
+        if values.dtype.kind in "iu" and not self._beyond(np.array(_ends(values.dtype))).any():
+            return
+        beyond = self._beyond(values)
         beyond &= valid
         if not beyond.any():
             return
@@ -119,22 +118,28 @@ class Plausibility:
         Nothing is asked of integers whose type holds reflectance alone by tags of a usual size, of what the metadata of
         a product explain, and of reflectance that is tagged as such.
         """
-        scale, offset, dtype = self.radiometry.scale, self.radiometry.offset, np.dtype(self.radiometry.dtype)
+        scale, dtype = self.radiometry.scale, np.dtype(self.radiometry.dtype)
         if self.assumed or self.stated & {"scale", "offset", "sensor"}:
             return True
-        if self.said["offset"].startswith("product"):
+        if self.said.get("offset", "").startswith("product"):
             return False
         if dtype.kind == "f":
-            return (scale, offset) != (1, 0)
-        (low, high), held = self._limits, np.iinfo(dtype)
-        usual = low <= held.min and held.max <= high and self._reflectance(_COUNTED) >= _DARK
-        return not usual
+            return (scale, self.radiometry.offset) != (1, 0)
+        return bool(self._beyond(np.array(_ends(dtype))).any()) or scale * _COUNTED < _DARK
 
     @property
     def _limits(self) -> tuple[float, float]:
         """Digital numbers of the lowest and the highest reflectance."""
         low, high = ((edge - self.radiometry.offset) / self.radiometry.scale for edge in (LOWEST, HIGHEST))
         return low, high
+
+    def _beyond(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where values are no reflectance."""
+        low, high = self._limits
+        beyond: NDArray[np.bool_] = (values < low) | (values > high)
+        if low <= _MARKER < (_MARKED - self.radiometry.offset) / self.radiometry.scale:
+            beyond |= values == _MARKER
+        return beyond
 
     def _reflectance(self, dn: float) -> float:
         return dn * self.radiometry.scale + self.radiometry.offset
@@ -147,8 +152,7 @@ class Plausibility:
                 f"{self.name}: scale={scale:g} is reflectance per digital number, and no data have so much (1.0 = "
                 "100 %); how many times finer the result is belongs to the model: choose it with factor=2 or factor=4"
             )
-        low, high = self._limits
-        beyond = (lit < low) | (lit > high)
+        beyond = self._beyond(lit)
         if len(np.unique(lit[beyond])) <= _FILLS:
             lit = lit[~beyond]
         if not lit.size:
@@ -160,7 +164,7 @@ class Plausibility:
             holds = holds if median > BRIGHT else f"values of which 2 of 100 that are not 0 lie above {bright:.6g}"
             nodata = claim(self.radiometry.nodata, "") if np.isfinite(self.radiometry.nodata or 0) else None
             raise RadiometryError(self.claims.silence(self.name, self.radiometry.dtype, holds, nodata=nodata))
-        if self._reflectance(median) > BRIGHT:
+        if self._reflectance(median) > BRIGHT and not (scale == 1 and "scale" in self.stated):
             raise RadiometryError(
                 f"{self.name} holds {self.radiometry.dtype} {holds}; scale {scale:g} ({self.said['scale']}) makes that "
                 f"a reflectance of {self._reflectance(median):.6g}, where surfaces stay near 1; {self._remedy('scale')}"
@@ -170,12 +174,11 @@ class Plausibility:
         """Fail where the brightest pixels are darker than any image: by a wrong scale, or values scaled already."""
         scale, floats = self.radiometry.scale, np.dtype(self.radiometry.dtype).kind == "f"
         holds = f"{self.name} holds {self.radiometry.dtype} values up to"
-        highest, bright = float(lit.max()), float(np.percentile(np.abs(lit), 98))
-        if bright >= _COUNTED and self._reflectance(highest) < _DARK:
+        highest, bright = float(np.abs(lit).max()), float(np.percentile(np.abs(lit), 98))
+        if highest >= _COUNTED and highest * scale < _DARK:
             raise RadiometryError(
-                f"{holds} {highest:.6g}, of which scale {scale:g} ({self.said['scale']}) and offset "
-                f"{self.radiometry.offset:g} make a reflectance of {self._reflectance(highest):.3g} at most; "
-                f"{self._remedy('scale')}"
+                f"{holds} {highest:.6g}, of which scale {scale:g} ({self.said['scale']}) makes a reflectance of "
+                f"{highest * scale:.3g} at most, darker than any image; {self._remedy('scale')}"
             )
         digits = lit if scale != 1 else lit * 1e4
         whole = np.abs(digits - np.rint(digits)) < 1e-2  # digital numbers are, and reflectance that was made of them
@@ -198,7 +201,8 @@ class Plausibility:
     def _require_darkness(self, sample: Sequence[NDArray[Any]]) -> None:
         """Fail where much of a band is darker than black, because an offset was subtracted once too often."""
         scale, offset = self.radiometry.scale, self.radiometry.offset
-        if "offset" in self.stated:
+        # Attributes outlive what they describe: xarray keeps them when it calculates. Tags of a file do not.
+        if "offset" in self.stated or self.said.get("offset") not in ("attributes", "encoding"):
             return
         for band in sample:
             lit = band[band != 0]
@@ -230,6 +234,12 @@ class Plausibility:
         if said.startswith("GDAL"):
             return "correct a wrongly tagged file: gdal_edit.py -scale S -offset O FILE"
         return f"correct scale and offset, which come from: {said}"
+
+
+def _ends(dtype: np.dtype) -> tuple[float, float]:
+    """The lowest and the highest value of an integer type."""
+    held = np.iinfo(dtype)
+    return float(held.min), float(held.max)
 
 
 def _spelt(value: Any) -> str:

@@ -8,6 +8,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -25,7 +26,9 @@ from geosr.io.claims import Claims, shared_encoding
 from geosr.io.gdal import GdalFile
 from geosr.io.grids import Place, common_grid
 from geosr.io.layers import Layer, band_labels, band_names, basename, layers_of
+from geosr.io.plausibility import Plausibility
 from geosr.io.raster import Raster
+from geosr.io.sample import Sample, Statistics
 from geosr.io.source import Said, Source, zarr_store
 from geosr.radiometry import Radiometry
 from geosr.sensors import canonical_name
@@ -34,8 +37,6 @@ if TYPE_CHECKING:
     from geosr.io.masks import MaskFile, SceneMask
 
 logger = logging.getLogger(__name__)
-
-_SAMPLE_SIDE = 512  # pixels along the longer side of the decimated read behind `Scene.describe_values`
 
 
 class Scene:
@@ -88,9 +89,11 @@ class Scene:
     ) -> None:
         self.paths = tuple(paths)
         self.masks, self.mask, self.acquired = dict(masks or {}), None, acquired
-        self._claims = claims
+        self._claims, self._given = claims, bands if len(self.paths) == 1 else None
         self._handles: dict[tuple[int, int, str], Source] = {}
         self._places: dict[str, Place] = {}
+        self._samples: dict[int, Sample] = {}
+        self._plausible: dict[tuple[int, ...], Plausibility] = {}
         try:
             self._inspect(bands)
         except BaseException:
@@ -121,6 +124,8 @@ class Scene:
         if np.dtype(self.dtype).kind not in "iuf":
             raise InputError(f"{self.name} holds {self.dtype} values; reflectance needs an integer or a float type")
         self.descriptions = tuple(layer.description for layer in self._layers)
+        if self._given is not None and len(self._given) > len(self._layers):
+            bands = [band for place, band in enumerate(self._given) if place not in first.alpha]
         self.bands, told_by = band_names(self._layers, given=bands, name=self.name)
         self.labels = band_labels(self._layers, self.bands, given=bands)
         self.named = told_by is not None
@@ -129,6 +134,7 @@ class Scene:
         self.facts = {
             "bands": told_by or "nothing names them; give --bands",
             **{fact: _tell(getattr(layer, fact) for layer in self._layers) for fact in ("scale", "offset", "nodata")},
+            **({"alpha": f"band {', '.join(str(place + 1) for place in first.alpha)}"} if first.alpha else {}),
             "crs": "nothing" if self.geobox.crs is None else f"the file ({self.geobox.crs})",
         }
 
@@ -147,8 +153,7 @@ class Scene:
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the handles, which the receiver opens again, and pixels, which would weigh on every task."""
-        state = {key: value for key, value in self.__dict__.items() if key not in ("_sample", "sample")}
-        return state | {"_handles": {}}
+        return self.__dict__ | {"_handles": {}, "_samples": {}}
 
     def close(self) -> None:
         """Close every handle of every thread of this process."""
@@ -187,7 +192,7 @@ class Scene:
         """This thread's own handle: GDAL's must not be shared between threads, nor survive a fork."""
         key = (os.getpid(), threading.get_ident(), path)
         if key not in self._handles:
-            source = _open(path)
+            source = _open(path, self._given)
             self._handles[key] = self._places[path].put(source) if self._places else source
         return self._handles[key]
 
@@ -209,31 +214,54 @@ class Scene:
         """How the digital numbers of some bands encode reflectance; errors as for :attr:`radiometry`."""
         return self._radiometry(self.select(names))
 
+    def encoding(self, names: Sequence[str]) -> Radiometry:
+        """How the digital numbers of some bands encode reflectance by what is said of them, borne out by them or not.
+
+        Raises:
+            RadiometryError: Neither the files nor the user say it, or the bands differ.
+        """
+        return self._said(self.select(names)).radiometry
+
     def _radiometry(self, indices: Iterable[int]) -> Radiometry:
-        """How the digital numbers of these bands encode reflectance."""
+        """How the digital numbers of these bands encode reflectance, once a sample of them does not contradict it."""
+        return self._plausibility(tuple(indices)).radiometry
+
+    def _plausibility(self, indices: tuple[int, ...]) -> Plausibility:
+        """What is asked of the values of these bands; a sample of them has answered it."""
+        if indices not in self._plausible:
+            plausibility = self._said(indices)
+            # The error or spread of a band may be as small as it likes.
+            measured = [index for index in indices if not canonical_name(self.bands[index].rpartition("_")[0])]
+            if measured and plausibility.doubtful:
+                samples = [self._sampled(index) for index in measured]
+                replace(plausibility, bands=tuple(self.bands[index] for index in measured)).require(
+                    np.stack([sample.dn for sample in samples]),
+                    np.stack([sample.valid for sample in samples]),
+                    step=samples[0].step,
+                )
+            self._plausible[indices] = plausibility
+        return self._plausible[indices]
+
+    def _said(self, indices: tuple[int, ...]) -> Plausibility:
+        """What is said of these bands, of which their values are to be asked."""
         layers = [self._layers[index] for index in indices]
         values = shared_encoding(layers, name=self.name)
-        if values["scale"] is None:
-            if np.dtype(self.dtype).kind != "f":
-                low, high = self.describe_values()
-                raise RadiometryError(self._silence(f"values from {_number(low)} to {_number(high)}"))
-            # Reflectance stays near 1 even over snow and glint: a larger median is percent or DN stored as float.
-            if self._sample.size and (median := float(np.median(self._sample))) > 2:
-                raise RadiometryError(self._silence(f"values with a median of {_number(median)}"))
-        nodata = values["nodata"]
-        if nodata is None and np.dtype(self.dtype).kind == "f":
-            nodata = math.nan
-        return Radiometry(
-            scale=1.0 if values["scale"] is None else values["scale"],
-            offset=values["offset"] or 0.0,
-            nodata=nodata,
-            saturated=values["saturated"],
-            dtype=self.dtype,
+        silent, floats = values["scale"] is None, np.dtype(self.dtype).kind == "f"
+        if silent and not floats:
+            low, high = self.describe_values()
+            observed = f"values from {low:.10g} to {high:.10g}"
+            raise RadiometryError(self._claims.silence(self.name, self.dtype, observed, nodata=self._layers[0].nodata))
+        nodata = math.nan if values["nodata"] is None and floats else values["nodata"]
+        scale, offset = 1.0 if values["scale"] is None else values["scale"], values["offset"] or 0.0
+        return Plausibility(
+            self.name,
+            Radiometry(scale, offset, nodata, values["saturated"], self.dtype),
+            {fact: _tell(getattr(layer, fact) for layer in layers) for fact in ("scale", "offset")},
+            assumed=silent,
+            stated=self._claims.stated,
+            bands=tuple(self.bands[index] for index in indices),
+            claims=self._claims,
         )
-
-    def _silence(self, observed: str) -> str:
-        """The message for a scene that nobody explained."""
-        return self._claims.silence(self.name, self.dtype, observed, nodata=self._layers[0].nodata)
 
     def select(self, names: Sequence[str]) -> tuple[int, ...]:
         """Positions of the named bands, counted from 0; aliases such as ``red`` or ``B4`` work.
@@ -261,14 +289,14 @@ class Scene:
             bands: Names of the bands to read, in the order wanted; by default all.
 
         Raises:
-            RadiometryError: What the digital numbers mean is unknown.
+            RadiometryError: What the digital numbers mean is unknown, or one is no reflectance.
             GridError: The window reaches beyond the scene.
             InputError: The file is damaged.
         """
         indices = self._indices(bands)
         radiometry = self._radiometry(indices)
         window = self._inside(window)
-        dn, valid = self._read_masked(indices, radiometry, window)
+        dn, valid = self._read_masked(indices, window)
         return Raster(
             array=radiometry.to_reflectance(dn, valid=valid),
             valid=valid,
@@ -284,17 +312,17 @@ class Scene:
 
         Arguments and errors are those of :meth:`read`.
         """
-        indices = self._indices(bands)
-        return self._read_masked(indices, self._radiometry(indices), self._inside(window))
+        return self._read_masked(self._indices(bands), self._inside(window))
 
-    def _read_masked(
-        self, indices: Sequence[int], radiometry: Radiometry, window: Window
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read_masked(self, indices: tuple[int, ...], window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Stored values of some bands, and where numbers and mask bands leave pixels in."""
+        plausibility = self._plausibility(indices)
         dn = self._read(indices, window)
-        valid = radiometry.valid(dn)
+        valid = plausibility.radiometry.valid(dn)
         mask = self._mask(indices, window) if valid.any() else None
-        return dn, valid if mask is None else valid & mask
+        valid = valid if mask is None else valid & mask
+        plausibility.require_range(dn, valid, corner=(window[0].start, window[1].start))
+        return dn, valid
 
     def read_mask(self, window: Window | None = None, bands: Sequence[str] | None = None) -> NDArray[np.bool_] | None:
         """Where masks, stored beside the bands or asked for, leave pixels in, ``(y, x)``; None without such masks.
@@ -335,29 +363,26 @@ class Scene:
 
     def describe_values(self) -> tuple[float, float]:
         """Lowest and highest digital number of a decimated read, nodata left out; NaN where nothing is left."""
-        if not self._sample.size:
-            return math.nan, math.nan
-        return float(self._sample.min()), float(self._sample.max())
+        values = np.concatenate(list(self.sample.values()))
+        return (float(values.min()), float(values.max())) if values.size else (math.nan, math.nan)
 
-    @cached_property
-    def _sample(self) -> NDArray[Any]:
-        """Digital numbers of a decimated read of all bands, without nodata."""
-        return np.concatenate(list(self.sample.values()))
-
-    @cached_property
+    @property
     def sample(self) -> dict[str, NDArray[Any]]:
         """Digital numbers (DN) of a decimated read of each band, without nodata and without order."""
-        height, width = self.geobox.shape
-        step = max(1, math.ceil(max(height, width) / _SAMPLE_SIDE))
-        shape = (math.ceil(height / step), math.ceil(width / step))
-        kept = {}
-        for index, (band, layer) in enumerate(zip(self.bands, self._layers, strict=True)):
-            dn = self._read((index,), self._inside(None), shape=shape)
-            keep = np.isfinite(dn)
-            if layer.nodata is not None:
-                keep &= dn != layer.nodata.value
-            kept[band] = dn[keep]
-        return kept
+        samples = {band: self._sampled(index) for index, band in enumerate(self.bands)}
+        return {band: sample.dn[sample.known] for band, sample in samples.items()}
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Lowest, middle and highest digital number of each band, and shares of pixels, of a decimated read."""
+        return {band: self._sampled(index).statistics() for index, band in enumerate(self.bands)}
+
+    def _sampled(self, index: int) -> Sample:
+        """A decimated read of one band."""
+        if index not in self._samples:
+            layer = self._layers[index]
+            shape = (int(self.geobox.shape[0]), int(self.geobox.shape[1]))
+            self._samples[index] = Sample.of(self._source(layer.path), layer, shape)
+        return self._samples[index]
 
     def _indices(self, bands: Sequence[str] | None) -> tuple[int, ...]:
         return tuple(range(len(self._layers))) if bands is None else self.select(bands)
@@ -468,49 +493,13 @@ def open_files(
     return Scene(files, bands=bands, claims=claims, masks=masks, acquired=acquired)
 
 
-def resolution_m(geobox: GeoBox) -> float | None:
-    """Side in metres of a square with the area of one pixel, at the centre of the grid; None without a CRS.
-
-    >>> resolution_m(GeoBox((10, 10), Affine(10, 0, 4e5, 0, -10, 5e6), "EPSG:32633"))
-    10.0
-    """
-    if geobox.crs is None:
-        return None
-    a, b, _, d, e, _ = geobox.affine[:6]
-    if not geobox.crs.geographic:
-        return math.sqrt(abs(a * e - b * d)) * geobox.crs.proj.axis_info[0].unit_conversion_factor
-    sides = pixel_sides_m(geobox)
-    return None if sides is None else math.sqrt(math.prod(sides))
-
-
-def pixel_sides_m(geobox: GeoBox) -> tuple[float, float] | None:
-    """Metres from the centre of a pixel to that below and to that beside it, at the centre; None without a CRS.
-
-    >>> pixel_sides_m(GeoBox((10, 10), Affine(10, 0, 4e5, 0, -20, 5e6), "EPSG:32633"))
-    (20.0, 10.0)
-    """
-    if geobox.crs is None:
-        return None
-    a, b, c, d, e, f = geobox.affine[:6]
-    if not geobox.crs.geographic:
-        metres = geobox.crs.proj.axis_info[0].unit_conversion_factor
-        return math.hypot(b, e) * metres, math.hypot(a, d) * metres
-    height, width = geobox.shape
-    longitude, latitude = c + (a * width + b * height) / 2, f + (d * width + e * height) / 2
-    down, across = (
-        geobox.crs.proj.get_geod().inv(longitude, latitude, longitude + east, latitude + north)[2]
-        for east, north in ((b, e), (a, d))
-    )
-    return down, across
-
-
-def _open(path: str) -> Source:
+def _open(path: str, named: Sequence[str] | None) -> Source:
     """The file or store behind a path."""
     if zarr_store(path):
         from geosr.io.zarr import ZarrGroup  # half a second that scenes in files need not wait for
 
         return ZarrGroup(path)
-    return GdalFile(path)
+    return GdalFile(path, named=named)
 
 
 def _part(geobox: GeoBox, window: Window) -> GeoBox:
@@ -524,7 +513,3 @@ def _part(geobox: GeoBox, window: Window) -> GeoBox:
 def _tell(said: Iterable[Said | None]) -> str:
     """The distinct sources of a fact."""
     return ", ".join(dict.fromkeys("nothing says it" if one is None else one.source for one in said))
-
-
-def _number(value: float) -> str:
-    return f"{value:.10g}"

@@ -64,6 +64,8 @@ class Source(Protocol):
     """What messages call it."""
     geobox: GeoBox
     bands: tuple[StoredBand, ...]
+    alpha: tuple[int, ...]
+    """Bands that only say which pixels are there, counted from 0 with them; they are not among `bands`."""
     row_bytes: int
     """Bytes of a row of blocks, where blocks are large and slow to decode; else 0."""
 
@@ -87,8 +89,11 @@ class Source(Protocol):
         """
         ...
 
-    def mask(self, window: Window) -> NDArray[np.bool_] | None:
-        """Where a mask that is stored beside the bands leaves pixels in, ``(y, x)``; None without such a mask."""
+    def mask(self, window: Window, *, shape: tuple[int, int] | None = None) -> NDArray[np.bool_] | None:
+        """Where masks that are stored beside the bands leave pixels in, ``(y, x)``; None without such masks.
+
+        Where a shape is given, it is that of the nearest pixels, as `read` has them.
+        """
         ...
 
     def close(self) -> None:

@@ -57,6 +57,8 @@ class ItemScene:
     """Band names in file order."""
     told: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Scale, offset and nodata, as far as the item gives them."""
+    places: tuple[int, ...] | None = None
+    """Positions of the bands in their file that these are of; None: all."""
     applied: bool | None = None
     """Whether Earth Search says that it has added the offset to the files; None where the item says nothing of it."""
     baseline: str | None = None
@@ -192,6 +194,7 @@ def item_scene(item: pystac.Item, bands: Sequence[str] | None = None, *, resolut
         files=tuple(asset_path(item, key) for key in chosen),
         names=names,
         told=MappingProxyType(facts),
+        places=_places(held[chosen[0]], known[0]) if len(chosen) == 1 and known else None,
         applied=_applied(item),
         baseline=baseline,
         classes=asset_path(item, classes) if classes else None,
@@ -266,7 +269,7 @@ def item_claims(found: ItemScene, user: Claims, *, decides: bool = False) -> Cla
                 f"STAC item {found.name} has {fact} {value:g} and --{fact} says {claim:g}; drop the flag"
             )
     said = tuple((fact, f"STAC item {found.name}") for fact in told)
-    return replace(user, **told, sources=said)  # type: ignore[arg-type]
+    return replace(user, **told, sources=said, places=found.places)  # type: ignore[arg-type]
 
 
 def require_offset(found: ItemScene, user: Claims, scene: Scene) -> None:
@@ -367,6 +370,13 @@ def _choose(
         for band in bands
     ]
     return chosen, tuple(bands), [held[key][0] for key in chosen]
+
+
+def _places(bands: Sequence[ItemBand], like: ItemBand) -> tuple[int, ...] | None:
+    """The positions of the bands of a file that are encoded like one of them; None where all are."""
+    facts = [str((band.scale, band.offset, band.nodata)) for band in bands]
+    places = tuple(place for place, fact in enumerate(facts) if fact == str((like.scale, like.offset, like.nodata)))
+    return None if len(places) == len(bands) else places
 
 
 def _shared(item: pystac.Item, bands: Sequence[ItemBand]) -> dict[str, float]:

@@ -206,7 +206,7 @@ def asset_path(item: pystac.Item, key: str) -> str:
     home = item.get_self_href() or ""
     at_home = _scheme(home) in _REMOTE
     whole = _joined(home, href) if at_home else href
-    scheme = _scheme(whole)
+    scheme = _scheme(href) or _scheme(whole)
     if scheme in _REMOTE:
         bare = whole.split("?")[0]
     elif at_home or scheme not in ("", "file"):

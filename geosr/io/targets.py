@@ -61,18 +61,20 @@ def require_free(
     for first, second in combinations(targets, 2):
         _require_different(first, second)
     for target in targets:
-        there = [
-            file
-            for file in target.files
-            if os.path.lexists(file) and not overwrite and file not in done and file.parent not in done
-        ]
+        for file in target.files:
+            require_replaceable(file)
+        there = [file for file in target.files if os.path.lexists(file) and not overwrite and not _is_among(file, done)]
         if there and target.kind == "folder":
             names = " ".join(file.name for file in there)
             raise OutputError(f"{target.path} holds {names} already; give --overwrite to replace them")
         if there:
             raise OutputError(f"{target.path} exists; give --overwrite to replace it")
-        for file in target.files:
-            require_replaceable(file)
+
+
+def _is_among(file: Path, done: Collection[Path]) -> bool:
+    """Whether a file, or the folder that it is in, is one of these."""
+    whole = Path(os.path.abspath(file))
+    return whole in done or whole.parent in done
 
 
 def require_name(path: str | os.PathLike[str]) -> None:
@@ -87,7 +89,7 @@ def require_name(path: str | os.PathLike[str]) -> None:
     if not name:
         raise UsageError(f"{shown} is no name of an output; give that of a file, or of a folder")
     try:
-        longest = max(len(part.encode()) for part in Path(text).parts)
+        longest = max(len(part.encode()) for part in text.split("/"))
     except UnicodeEncodeError as error:
         raise UsageError(f"{shown} is no text in UTF-8; give the output another name") from error
     if longest > _LONGEST:

@@ -69,7 +69,7 @@ def require_own(folder: Path) -> None:
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
             raise OutputError(f"{folder}, where the work would be done, is a link or a file; {remedy}")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return
     with os.scandir(folder) as found:
         entries = list(found)

@@ -295,11 +295,8 @@ class Cube:
         placed = coordinates(held, self.dims, geobox)
         if band is not None and len(suffixes) > 1:
             placed = {key: one for key, one in placed.items() if band not in one.dims}
-            labels = (
-                held.coords[band].values
-                if band in held.coords and held.coords[band].dtype.kind in "OUT"
-                else self.bands
-            )
+            spelt = (band_name(array, band, layer.index) for layer in layers)
+            labels = [label or name for label, name in zip(spelt, self.bands, strict=True)]
             placed[band] = (band, [f"{label}{suffix}" for suffix in suffixes for label in labels])
         attrs, encoding = attributes(array.attrs, geobox), unchunked(array.encoding)
         if words is None:

@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.xr import xr_coords
 
-from geosr.errors import UsageError, extra
+from geosr.errors import GridError, UsageError, extra
 from geosr.grid import Window
 from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
@@ -36,7 +36,8 @@ def scene_to_xarray(scene: Scene, *, chunks: int | Literal["auto"] | None = "aut
 
     Raises:
         RadiometryError: Nothing says what the digital numbers mean.
-        UsageError: The chunks are no number of pixels.
+        UsageError: The chunks are no number of pixels, or too many.
+        GridError: The CRS lacks parameters of its projection.
     """
     side = _side(scene.geobox.shape) if chunks == "auto" else chunks
     if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
@@ -46,7 +47,7 @@ def scene_to_xarray(scene: Scene, *, chunks: int | Literal["auto"] | None = "aut
     corner = (slice(0, 1), slice(0, 1))
     # Bands of one file are decoded together; of files of their own, one by one.
     groups = [(band,) for band in scene.bands] if len(scene.paths) == len(scene.bands) else [scene.bands]
-    placed = xr_coords(scene.geobox, always_yx=True)
+    placed = _coordinates(scene)
     dims = ("y", "x")
     variables: dict[str, xr.DataArray] = {}
     for group in groups:
@@ -64,6 +65,16 @@ def scene_to_xarray(scene: Scene, *, chunks: int | Literal["auto"] | None = "aut
             variable.encoding["grid_mapping"] = "spatial_ref"
             variables[band] = variable
     return xr.Dataset(variables)
+
+
+def _coordinates(scene: Scene) -> Any:
+    """The coordinates of the scene's pixels, and its CRS beside them."""
+    try:
+        return xr_coords(scene.geobox, always_yx=True)
+    except (KeyError, ValueError, RuntimeError) as error:  # of pyproj, where a projection lacks a parameter
+        raise GridError(
+            f"{scene.name} has a CRS that CF has no words for ({error} is missing or wrong); correct it"
+        ) from error
 
 
 def _side(shape: tuple[int, int]) -> int:

@@ -122,7 +122,7 @@ def units_of(
     floats = np.dtype(dtype).kind == "f"
     integers = np.dtype(stored).kind in "iu"
     nodata, saturated = known["nodata"], known["saturated"]
-    words: dict[str, Any] = {} if scale is None else {"scale_factor": scale, "add_offset": offset}
+    words: dict[str, Any] = {} if scale is None else {"scale_factor": float(scale), "add_offset": float(offset)}
     if state == "raw":
         if nodata is None and floats:
             nodata = np.nan

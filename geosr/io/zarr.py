@@ -168,6 +168,7 @@ class ZarrGroup:
     """
 
     product = None
+    alpha: tuple[int, ...] = ()
     row_bytes = 0
 
     def __init__(self, path: str) -> None:
@@ -247,7 +248,7 @@ class ZarrGroup:
             image[:, *place] = self.read(bands, (rows, columns))
         return image[:, : shape[0], : shape[1]]
 
-    def mask(self, window: Window) -> None:
+    def mask(self, window: Window, *, shape: tuple[int, int] | None = None) -> None:
         """None: invalid pixels are told by their values alone."""
         return None
 

@@ -4,16 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import get_ident
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from geosr.errors import ModelError, printable
 from geosr.models.registry import LARGEST, build_network
 from geosr.models.spec import ModelSpec
 
 _SHOWN = 3
+_UNSEEN = 1024
+"""The largest whole number that an argument may be which no tensor shows, such as what a size must be a multiple of."""
 
 
 def fitted_network(
@@ -31,6 +35,17 @@ def fitted_network(
         ModelError: The tensors are those of another network, or not finite; or see `build_network`.
     """
     require_fitting(spec, tensors, source=source)
+    return filled_network(spec, tensors, source=source, trust=trust)
+
+
+def filled_network(
+    spec: ModelSpec, tensors: Mapping[str, Tensor], *, source: str | Path, trust: str | Sequence[str] = ()
+) -> nn.Module:
+    """The network with the weights of a file which `require_fitting` has compared; arguments are `fitted_network`'s.
+
+    Raises:
+        ModelError: A weight is not finite; or see `build_network`.
+    """
     require_finite(tensors, source=source)
     network = build_network(spec, trust=trust, largest=_largest(tensors))
     try:
@@ -87,8 +102,23 @@ def outline(spec: ModelSpec, *, tensors: int, largest: int = LARGEST) -> nn.Modu
     Raises:
         ModelError: It would have more, or there is no such network.
     """
-    with torch.device("meta"), _at_most(2 * tensors + 100, spec):
+    with torch.device("meta"), _NothingDrawn(), _at_most(2 * tensors + 100, spec):
         return build_network(spec, largest=largest)
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves random initialisation out, which on the meta device fills nothing and takes most of the time."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The tensor itself of what would be drawn; else what the function returns."""
+        if getattr(func, "__name__", "") in _DRAWING:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+_DRAWING = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
 
 
 @contextmanager
@@ -131,7 +161,7 @@ def require_finite(tensors: Mapping[str, Tensor], *, source: str | Path) -> None
 
 def _largest(tensors: Mapping[str, Tensor]) -> int:
     """The largest whole number that an argument of the network of these tensors may be."""
-    return max(LARGEST, len(tensors), *(side for tensor in tensors.values() for side in tensor.shape))
+    return max(_UNSEEN, len(tensors), *(side for tensor in tensors.values() for side in tensor.shape))
 
 
 def _alike(tensor: Tensor, like: Tensor) -> bool:

@@ -86,7 +86,7 @@ def generator_arguments(section: "GeneratorSection") -> dict[str, Any]:
     return {argument: values[key] for argument, key in ARGUMENTS[section.model_type].items()}
 
 
-LARGEST = 1024
+LARGEST = 8192
 """The largest whole number that an argument of an architecture may be, where no tensors say otherwise."""
 
 

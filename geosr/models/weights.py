@@ -17,7 +17,7 @@ from geosr.errors import ModelError, OutputError, did_you_mean, printable
 from geosr.files import sha256_of, write
 from geosr.models.checkpoint import CHECKPOINT, read_checkpoint, read_checkpoint_spec
 from geosr.models.custom import require_trust
-from geosr.models.fitting import fitted_network, require_fitting
+from geosr.models.fitting import filled_network, require_fitting
 from geosr.models.hardware import start_threads
 from geosr.models.hub import PREFIX, download
 from geosr.models.model import Model
@@ -126,7 +126,7 @@ def load_model(name: str | Path | WeightsFile, *, trust: str | Sequence[str] = (
         names = file.keys()
         require_fitting(spec, {key: _outline(file, key, weights.path) for key in names}, source=weights.path)
         tensors = {key: _as_float32(file.get_tensor(key)) for key in names}
-    return Model.from_file(spec, fitted_network(spec, tensors, source=weights.path, trust=trust))
+    return Model.from_file(spec, filled_network(spec, tensors, source=weights.path, trust=trust))
 
 
 def _require_trust(weights: WeightsFile, trust: str | Sequence[str]) -> None:

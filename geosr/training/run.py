@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -185,7 +186,9 @@ class Run:
         best = KeepBest(self.folder, self.config.Schedulers.metric)
         with without_noise():
             trainer = make_trainer(self, [first, best], quiet=quiet)
-            with stoppable(trainer) as stop:
+            with stoppable(trainer) as stop, warnings.catch_warnings():
+                # A run may go on without the patience that it began with.
+                warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`")
                 trainer.fit(self.module, self.data, ckpt_path=self.checkpoint, weights_only=True)
             done, total = self.module.step, self.module.schedule.total
             reason = None if done >= total else "it was interrupted" if stop.is_set() else why_it_stopped(trainer)
