@@ -100,6 +100,11 @@ LIMITS = {
         "is sharpened no better than without a guide. Misregistration between the bands, and clouds, which the "
         "detectors see one after the other, end up in the detail."
     ),
+    "corrected": (
+        "These weights predate a correction of the training data: the files in `{folder}/`, {trained} of the {of} "
+        "training scenes, were 8-bit pictures tagged as reflectance and are withdrawn; figures on scenes from there "
+        "mean nothing."
+    ),
     "domain": (
         "It saw the scenes that are listed below and no others: no desert, snow or high-rise city. Sensors with "
         "another point-spread function, and images that were sharpened or resampled before, are outside of what it "
@@ -107,6 +112,8 @@ LIMITS = {
     ),
 }
 
+WITHDRAWN = "s2_20m_grid"
+"""Folder of the image collection whose scenes were no reflectance; it is gone, the first weights learned from it."""
 
 EXPLANATIONS = {
     "guided": (
@@ -235,10 +242,14 @@ def limits_of(facts: Mapping[str, Any], kind: str) -> list[str]:
         "coarse": gsd * scale,
         "fine": gsd / scale,
         "standard": standard_of(facts["name"]),
+        "folder": WITHDRAWN,
+        "trained": sum(path.startswith(f"{WITHDRAWN}/") for path in scenes),
+        "of": len(scenes),
     }
     said = ["pairs"]
     said += ["aerial"] * any(path.startswith("hr/") for path in scenes)
     said += ["consistency"] * (facts["consistency_mtf"] is not None)
+    said += ["corrected"] * (words["trained"] > 0)
     said += {"standard": ["measures"], "fast": ["measures", "fast"], "detail": ["invents"], "guided": ["guided"]}[kind]
     return [LIMITS[name].format(**words) for name in (*said, "domain")]
 

@@ -41,8 +41,9 @@ SCENES = (
     HeldOut("s2/danube_a_10m.tif", "native 10 m"),
     HeldOut("s2/danube_b_10m.tif", "native 10 m; the place of danube_a on another date"),
     HeldOut("s2_offset/parana_bridge_a.tif", "10 m", "sentinel-2-l2a", "04.00"),
-    HeldOut("s2_20m_grid/lidia.tif", "resampled to a grid of degrees"),
-    HeldOut("s2_20m_grid/water.tif", "resampled to a grid of degrees"),
+    HeldOut("s2_test/terramesh_38d_l2a_10m.tif", "native 10 m; dry savanna"),
+    HeldOut("s2_test/terramesh_433d_l2a_10m.tif", "native 10 m; fields in Chile"),
+    HeldOut("s2_test/terramesh_637u_l2a_10m.tif", "native 10 m; fields in Denmark"),
 )
 
 

@@ -72,7 +72,7 @@ def measurements(work: Path, size: int, part: int, jp2: int) -> Iterator[dict[st
 
 def predict(*sources: Path) -> list[object]:
     """The command that super-resolves a scene."""
-    return [sys.executable, "-m", "geosr.cli", "predict", *sources, "--model", MODEL, "--quiet"]
+    return [sys.executable, "-m", "geosr", "predict", *sources, "--model", MODEL, "--quiet"]
 
 
 def timed(*command: object, out: Path) -> dict[str, float]:

@@ -192,7 +192,7 @@ def waiting_for_data(steps: int = 60) -> dict[str, float]:
             "Logging.name=run",
             f"Logging.dir={folder}",
         ]
-        command = [sys.executable, "-m", "geosr.cli", "train", "-c", "config_20m.yaml", *overrides]
+        command = [sys.executable, "-m", "geosr", "train", "-c", "config_20m.yaml", *overrides]
         subprocess.run(command, cwd=HERE.parent, capture_output=True, check=True)
         (table,) = Path(folder).rglob("metrics.csv")
         with table.open() as file:

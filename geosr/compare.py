@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 
 from geosr.errors import GridError, UsageError
 from geosr.grid import Window, pair_grids, scaled, size
-from geosr.preview import compose, most_detail, save, stretch_of, to_image
+from geosr.preview import compose, most_detail, png_bytes, save, stretch_of, to_image
 from geosr.sensors import shown_bands
 
 if TYPE_CHECKING:
@@ -54,11 +53,11 @@ class Comparison:
         return f"<Comparison x{self.scale}, {self.after.width} x {self.after.height} pixels>"
 
     def _repr_html_(self) -> str:
-        before, after = (base64.b64encode(_png(one)).decode() for one in (self.before, self.after))
+        before, after = (base64.b64encode(png_bytes(one)).decode() for one in (self.before, self.after))
         return _SLIDER.format(width=self.after.width, before=before, after=after, scale=self.scale)
 
     def _repr_png_(self) -> bytes:
-        return _png(self.figure())
+        return png_bytes(self.figure())
 
     def figure(self) -> Image.Image:
         """Both pictures side by side, with captions."""
@@ -122,9 +121,3 @@ def compare_cubes(lr: Cube, sr: Cube, *, window: Window | None = None) -> Compar
         to_image(after, low, high).resize(shape, Image.Resampling.NEAREST),
         scale,
     )
-
-
-def _png(picture: Image.Image) -> bytes:
-    held = io.BytesIO()
-    picture.save(held, format="PNG")
-    return held.getvalue()

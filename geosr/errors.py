@@ -7,6 +7,7 @@ exception is a defect of geosr and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -61,7 +62,8 @@ def extra(name: str, what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise GeosrError(f"{what} needs {error.name}: pip install 'geosr[{name}]'") from error
+        package = (error.name or str(error)).partition(".")[0]
+        raise GeosrError(f"{what} needs {package}: pip install 'geosr[{name}]'") from error
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
@@ -79,3 +81,21 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     by_lower = {choice.lower(): choice for choice in choices}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: control characters of a file's words become ``\N{REPLACEMENT CHARACTER}``, lines stay lines.
+
+    A name in a file might otherwise move the cursor, change colours or hide what follows it.
+
+    >>> printable("model\x1b[31m of\\nCrete")
+    'model\N{REPLACEMENT CHARACTER}[31m of\\nCrete'
+    """
+    if text.isprintable():
+        return text
+    return "".join("\N{REPLACEMENT CHARACTER}" if _is_control(letter) else letter for letter in text)
+
+
+def _is_control(letter: str) -> bool:
+    """Whether a character is a control, a format (such as the direction of writing) or half of a pair."""
+    return letter not in "\n\t" and unicodedata.category(letter)[0] == "C"

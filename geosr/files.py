@@ -4,6 +4,7 @@ Every file or folder that geosr leaves behind gets its name here, so that a full
 leaves half of one under the target's name, and what was there before stays until the new one is whole.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,7 +19,9 @@ from geosr.errors import OutputError
 
 
 @contextmanager
-def replacing(target: str | os.PathLike[str], *, folder: Path | None = None, sync: bool = True) -> Iterator[Path]:
+def replacing(
+    target: str | os.PathLike[str], *, folder: Path | None = None, sync: bool = True, overwrite: bool = True
+) -> Iterator[Path]:
     """A path to write a new file or folder at, which takes the target's name when the block ends without an error.
 
     Args:
@@ -26,20 +29,23 @@ def replacing(target: str | os.PathLike[str], *, folder: Path | None = None, syn
         folder: Where the new one grows, on the same file system; None: beside the target.
         sync: Reach the disk before the rename, so that the target is whole after a power cut, too. Work that is
             checked when it is read again can do without.
+        overwrite: Replace what has the target's name.
 
     Raises:
+        FileExistsError: The target exists and is not to be replaced.
         OutputError: The target exists and is neither a file nor a folder (a device, a pipe).
         OSError: It cannot be written; nothing is left of it then.
     """
     target = Path(target)
     require_replaceable(target)
-    handle, name = tempfile.mkstemp(dir=folder or target.parent, prefix=f".{target.name[:100]}-", suffix=target.suffix)
-    os.close(handle)
+    ending = target.suffix if len(os.fsencode(target.suffix)) <= _ENDING else ""
+    handle, name = tempfile.mkstemp(dir=folder or target.parent, prefix=f".{shortened(target.name)}-", suffix=ending)
     unfinished = Path(name)
-    unfinished.unlink()  # the block decides whether it becomes a file or a folder
     try:
+        os.close(handle)
+        unfinished.unlink()  # the block decides whether it becomes a file or a folder
         yield unfinished
-        publish(unfinished, target, sync=sync)
+        publish(unfinished, target, folder=folder, sync=sync, overwrite=overwrite)
     except BaseException:
         remove(unfinished)
         raise
@@ -51,38 +57,87 @@ def write(
     *,
     folder: Path | None = None,
     sync: bool = True,
+    overwrite: bool = True,
 ) -> Path:
     """Write a file (text as UTF-8) under its name in one step; the path of the file.
 
     Of several processes that write it, the last one wins. Arguments and errors are those of `replacing`.
     """
     parts = [content.encode()] if isinstance(content, str) else [content] if isinstance(content, bytes) else content
-    with replacing(target, folder=folder, sync=sync) as unfinished, unfinished.open("wb") as file:
+    with (
+        replacing(target, folder=folder, sync=sync, overwrite=overwrite) as unfinished,
+        unfinished.open("wb") as file,
+    ):
         file.writelines(parts)
     return Path(target)
 
 
-def publish(unfinished: Path, target: Path, *, sync: bool = True) -> None:
-    """Give a finished file or folder its target's name, replacing what has that name.
+_NAME, _ENDING = 100, 20  # bytes of a target's name and of its ending in the names of temporary files, at most 255
+
+
+def shortened(name: str) -> str:
+    """The beginning of a name, which leaves room for more in what a file's name may hold."""
+    return os.fsencode(name)[:_NAME].decode(errors="ignore")
+
+
+def publish(
+    unfinished: Path, target: Path, *, folder: Path | None = None, sync: bool = True, overwrite: bool = True
+) -> None:
+    """Give a finished file or folder its target's name.
 
     Args:
         unfinished: The file or folder, on the target's file system.
         target: Its name from now on.
+        folder: Where a folder that is replaced waits to be removed; None: beside the target.
         sync: Reach the disk before and after the rename.
+        overwrite: Replace what has that name.
 
     Raises:
-        OSError: It cannot be synced or renamed.
+        FileExistsError: Something has that name and is not to be replaced.
+        OSError: It cannot be synced or renamed; what was there before has its name still.
     """
     if sync:
         sync_to_disk(unfinished)
-    if target.is_dir() and not target.is_symlink():
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name[:100]}-") as away:
-            os.rename(target, Path(away) / "replaced")
-            os.rename(unfinished, target)
+    if not overwrite:
+        _publish_new(unfinished, target)
+    elif target.is_dir() and not target.is_symlink():
+        _publish_over_folder(unfinished, target, folder or target.parent)
     else:
         os.replace(unfinished, target)
     if sync:
         _sync(target.parent)
+
+
+def _publish_new(unfinished: Path, target: Path) -> None:
+    """Give the target's name unless there is such a file, also one that another process has just made."""
+    if not unfinished.is_dir():
+        try:
+            os.link(unfinished, target)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+                raise
+        else:
+            unfinished.unlink()
+            return
+    if os.path.lexists(target):  # a file system without links: another process may come between
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    os.rename(unfinished, target)
+
+
+def _publish_over_folder(unfinished: Path, target: Path, folder: Path) -> None:
+    """Replace a folder, which goes when the new one has its name and comes back where that fails."""
+    away = Path(tempfile.mkdtemp(dir=folder, prefix=f".{shortened(target.name)}-"))
+    replaced = away / "replaced"
+    try:
+        os.rename(target, replaced)
+        os.rename(unfinished, target)
+    except BaseException:
+        if replaced.exists() and not target.exists():
+            os.rename(replaced, target)
+        raise
+    finally:
+        if target.exists():
+            shutil.rmtree(away)
 
 
 def sync_to_disk(path: Path) -> None:
@@ -134,18 +189,54 @@ def same_file(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> 
 
 
 @contextmanager
-def locked(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, *, what: str, shared: bool = False, inherited: bool = True) -> Iterator[None]:
     """Hold a lock file as long as the block runs; the operating system frees it where the process is killed.
 
     Args:
         path: The lock file, which is made where it is absent and stays.
         what: What the lock protects, for the message.
         shared: Let others in who share it; else this process is the only one.
+        inherited: Processes that this one forks hold it, too, until they end: right where they write. False: where
+            they only read, a killed process leaves the lock free at once.
 
     Raises:
         OutputError: Another process holds it, or it is a link.
         OSError: It cannot be made.
     """
+    handle = _lock(path, what=what, shared=shared)
+    while not _is_open(path, handle):  # who had it removed it, with its folder perhaps: this lock is nobody's
+        os.close(handle)
+        handle = _lock(path, what=what, shared=shared)
+    _OPEN.add(handle)
+    if not inherited:
+        _OWN.add(handle)
+    try:
+        yield
+    finally:
+        if handle in _OPEN:  # a forked process has closed its own already
+            os.close(handle)
+        _OPEN.discard(handle)
+        _OWN.discard(handle)
+
+
+_OPEN: set[int] = set()
+_OWN: set[int] = set()
+"""Handles of locks that are held, and of those that forked processes do not inherit."""
+
+
+def _let_go() -> None:
+    """In a forked process: close the locks that belong to the one that forked it, which keeps them."""
+    for handle in _OWN:
+        os.close(handle)
+        _OPEN.discard(handle)
+    _OWN.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _lock(path: Path, *, what: str, shared: bool) -> int:
+    """A handle that has a lock file locked."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
@@ -153,15 +244,21 @@ def locked(path: Path, *, what: str, shared: bool = False) -> Iterator[None]:
             raise OutputError(f"{path} is a symbolic link and no lock file of geosr's; remove it") from error
         raise
     try:
-        try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"another geosr process is writing {what}; wait for it, or choose another name"
-            ) from error
-        yield
-    finally:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
         os.close(handle)
+        if not isinstance(error, BlockingIOError):
+            raise
+        raise OutputError(f"another geosr process is writing {what}; wait for it, or choose another name") from error
+    return handle
+
+
+def _is_open(path: Path, handle: int) -> bool:
+    """Whether a handle's file is still the one at this path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

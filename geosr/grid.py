@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import gcd, hypot, isfinite, prod, sqrt
-from typing import NamedTuple
+from math import gcd, hypot, prod, sqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -12,6 +12,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.geom import BoundingBox, Geometry, box
 
 from geosr.errors import GridError
+from geosr.footprint import geographic_footprint, part_bounds
 
 BLOCK = 512
 """Side of the output's blocks, in SR pixels."""
@@ -44,31 +45,56 @@ def window_of_bounds(geobox: GeoBox, area: BoundingBox | Geometry) -> Window:
     Raises:
         GridError: The area lies outside the grid, or its CRS cannot be brought to the grid's.
     """
+    numbers = isinstance(area, BoundingBox)
     if isinstance(area, BoundingBox):
-        area = box(*area, crs=geobox.crs)
+        area = box(*area, crs=None)
     if area.crs is not None and geobox.crs is None:
         raise GridError(
             "the scene has no coordinate reference system; give the area as numbers on the scene's own grid"
         )
-    try:
-        if area.crs is not None and area.crs != geobox.crs:
-            area = area.to_crs(geobox.crs, resolution="auto")
-        corners = area.transform(lambda x, y: ~geobox.affine * (x, y)).boundingbox
-        if not all(map(isfinite, corners)):
-            raise ValueError(f"{corners}")
-    except Exception as error:  # odc-geo passes on whatever shapely makes of coordinates at infinity
-        raise GridError(f"the area lies outside the scene: its coordinates have no place in {geobox.crs}") from error
+    parts = part_bounds(geobox, area.geom, area.crs and area.crs.proj)
+    if not len(parts) or not np.isfinite(parts).all():
+        raise GridError(f"the area lies outside the scene: its coordinates have no place in {geobox.crs}")
     height, width = geobox.shape
     tolerance = 1e-6  # of a pixel: bounds that were written as decimals still fall on pixel edges
-    left, top = max(int((corners.left + tolerance) // 1), 0), max(int((corners.bottom + tolerance) // 1), 0)
-    right, bottom = (
-        min(-int((tolerance - edge) // 1), n) for edge, n in ((corners.right, width), (corners.top, height))
+    first = np.maximum(np.floor(parts[:, :2] + tolerance).astype(int), 0)
+    last = np.minimum(np.ceil(parts[:, 2:] - tolerance).astype(int), (width, height))
+    inside = (first < last).all(axis=1)
+    if not inside.any():
+        raise GridError(_outside(geobox, area, numbers=numbers))
+    _require_one_place(geobox, parts[inside])
+    left, top = first[inside].min(axis=0)
+    right, bottom = last[inside].max(axis=0)
+    return slice(int(top), int(bottom)), slice(int(left), int(right))
+
+
+def _outside(geobox: GeoBox, area: Geometry, *, numbers: bool) -> str:
+    """The message for an area that shares no pixel with a grid; `numbers` are counted in the grid's CRS."""
+    said = f"the area {tuple(area.boundingbox)} lies outside the scene, which covers {tuple(geobox.boundingbox)}"
+    if geobox.crs is None:
+        return said
+    crs = str(geobox.crs) if len(str(geobox.crs)) < 20 else "the scene's CRS"
+    west, south, east, north = area.boundingbox
+    if numbers and not geobox.crs.geographic and max(abs(west), abs(east)) <= 360 and max(abs(south), abs(north)) <= 90:
+        return f"{said}; numbers count in {crs}: give longitudes and latitudes in a GeoJSON file"
+    around = geographic_footprint(geobox) if area.crs is not None and area.crs.geographic else None
+    return (
+        said if numbers or around is None else f"{said} in {crs} and {around[1]} in degrees (west, south, east, north)"
     )
-    if left >= right or top >= bottom:
+
+
+def _require_one_place(geobox: GeoBox, parts: NDArray[np.float64]) -> None:
+    """Fail where an area lies at both ends of a grid around the globe: its window would be all between them, too."""
+    width = geobox.shape[1]
+    if geobox.crs is None or not geobox.crs.geographic or width * abs(geobox.affine.a) < 359.99:
+        return
+    left, right = parts[:, 0] <= 1e-6, parts[:, 2] >= width - 1e-6
+    beyond = (parts[:, 0] < -1e-6) | (parts[:, 2] > width + 1e-6)
+    if beyond.any() or (left.any() and right.any() and not (left & right).any()):
         raise GridError(
-            f"the area {tuple(area.boundingbox)} lies outside the scene, which covers {tuple(geobox.boundingbox)}"
+            "the area crosses the longitude where the scene begins and ends; give what lies on either side of it "
+            "as an area of its own"
         )
-    return slice(top, bottom), slice(left, right)
 
 
 @dataclass(frozen=True)
@@ -112,6 +138,8 @@ class TilePlan:
     """Side of the network's blocks, LR pixels."""
     area: Window | None = None
     """The part of the scene that the cores cover; None is the whole."""
+    flips: tuple[bool, bool] = (False, False)
+    """Whether the network sees rows, and columns, in reversed order: its blocks begin at the other end then."""
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1 or self.core < 1 or self.halo < 0 or self.multiple_of < 1:
@@ -141,7 +169,23 @@ class TilePlan:
     def tile(self, index: int) -> Tile:
         """The tile at a position in the plan."""
         core = self._core(index)
-        return Tile(index, core, widened(grow(core, self.halo, self.shape), self.multiple_of, self.shape))
+        return Tile(index, core, self._whole_blocks(grow(core, self.halo, self.shape)))
+
+    def mirrored(self, window: Window) -> Window:
+        """The window as the network counts its rows and columns, from the other end where they are reversed."""
+        rows, columns = (
+            slice(n - part.stop, n - part.start) if flip else part
+            for part, n, flip in zip(window, self.shape, self.flips, strict=True)
+        )
+        return rows, columns
+
+    def turned(self, image: NDArray[Any]) -> NDArray[Any]:
+        """An image (..., y, x) as the network sees it; that of the network as the scene has it."""
+        return flipped(image, self.flips)
+
+    def _whole_blocks(self, window: Window) -> Window:
+        """The smallest window of whole blocks of the network around this one, as far as the scene reaches."""
+        return self.mirrored(widened(self.mirrored(window), self.multiple_of, self.shape))
 
     def _core(self, index: int) -> Window:
         rows, columns = (
@@ -149,6 +193,28 @@ class TilePlan:
             for step, part in zip(divmod(index, self.grid[1]), self.window, strict=True)
         )
         return rows, columns
+
+
+def reversed_axes(geobox: GeoBox) -> tuple[bool, bool]:
+    """Whether rows run from south to north, and columns from east to west.
+
+    A grid without CRS that begins at 0, 0 or has pixels of side 1 counts an image's pixels, from its top and its left.
+
+    >>> reversed_axes(GeoBox((3, 5), Affine(10, 0, 600_000, 0, 10, 5_000_000), "EPSG:32633"))
+    (True, False)
+    """
+    a, _, c, _, e, f = geobox.affine[:6]
+    if geobox.crs is None and (c == f == 0 or abs(a) == abs(e) == 1):
+        return False, False
+    return e > 0, a < 0
+
+
+def flipped(image: NDArray[Any], flips: tuple[bool, bool]) -> NDArray[Any]:
+    """The image (..., y, x) with its rows, and its columns, in reversed order where that is asked for."""
+    if not any(flips):
+        return image
+    down, right = (-1 if flip else 1 for flip in flips)
+    return np.ascontiguousarray(image[..., ::down, ::right])
 
 
 def aligned_core(scale: int, wanted: int) -> int:

@@ -9,6 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geosr.files import write
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -36,14 +38,11 @@ def write_page(path: Path, title: str, sections: Iterable[str]) -> Path:
     """
     told = escape(title)
     body = "\n".join([f"<h1>{told}</h1>", *filter(None, sections)])
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(
+    return write(
+        path,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{told}</title><style>{STYLE}</style>'
         f"</head><body>\n{body}\n</body></html>\n",
-        "utf-8",
     )
-    beside.replace(path)
-    return path
 
 
 def picture(alt: str, png: bytes) -> str:

@@ -1,16 +1,17 @@
 """A before/after picture: bicubic left, super-resolved right, same stretch; below, a zoom on the most detail."""
 
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from geosr.errors import OutputError
+from geosr.files import write
 from geosr.grid import Window, moved, scaled, size
 from geosr.io.raster import Raster
 from geosr.io.scene import Scene
@@ -19,6 +20,8 @@ from geosr.sensors import shown_bands
 
 SIDE = 640
 """Pixels along the longer side of one of the four panels."""
+STRIP = 1024
+"""Rows of a mask that are in memory at once."""
 ZOOM = 8
 """Screen pixels per LR pixel in the zoom."""
 
@@ -49,8 +52,7 @@ def write_preview(
     height, width = size(window)
     step = max(height, width) / SIDE
     zoom = min(SIDE // ZOOM, height, width)
-    lr = _Source(lambda part, shape: scene.read_digital(part, shown, shape=shape), scene.band_radiometry(shown))
-    sharp = _Source(lambda part, shape: sr.read_digital(part, shown, shape=shape), radiometry)
+    lr, sharp = _Source(scene, shown, scene.band_radiometry(shown)), _Source(sr, shown, radiometry)
     scale = sr.geobox.shape[0] // height
     overview = sharp.read((slice(0, height * scale), slice(0, width * scale)), _fit(height, width, step))
     low, high = stretch_of(overview)
@@ -81,13 +83,32 @@ def _fit(height: int, width: int, step: float) -> tuple[int, int]:
 class _Source:
     """Where the three bands to show come from, and how they are stored."""
 
-    digital: Callable[[Window, tuple[int, int]], NDArray[Any]]
-    """Digital numbers (band, y, x) of a window, resampled bicubically to a shape."""
+    scene: Scene
+    bands: Sequence[str]
     radiometry: Radiometry
 
     def read(self, window: Window, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Reflectance (band, y, x) of a window, resampled bicubically to ``shape``; invalid pixels are NaN."""
-        return self.radiometry.to_reflectance(self.digital(window, shape))
+        digital = self.scene.read_digital(window, self.bands, shape=shape)
+        valid = self.radiometry.valid(digital)
+        mask = self._mask(window, shape)
+        return self.radiometry.to_reflectance(digital, valid=valid if mask is None else valid & mask)
+
+    def _mask(self, window: Window, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
+        """What the scene's masks leave in at the centres of the picture's pixels; None without masks."""
+        rows, columns = (
+            (np.arange(count) + 0.5) * length // count for count, length in zip(shape, size(window), strict=True)
+        )
+        found = []
+        for top in range(0, size(window)[0], STRIP):
+            height = min(STRIP, size(window)[0] - top)
+            strip = slice(window[0].start + top, window[0].start + top + height)
+            mask = self.scene.read_mask((strip, window[1]), self.bands)
+            if mask is None:
+                return None
+            here = rows[(rows >= top) & (rows < top + height)] - top
+            found.append(mask[np.ix_(here.astype(int), columns.astype(int))])
+        return np.concatenate(found)
 
 
 def stretch_of(image: NDArray[np.float32]) -> tuple[float, float]:
@@ -182,7 +203,13 @@ def save(picture: Image.Image, out: str | PathLike[str]) -> Path:
         OutputError: It cannot be written.
     """
     try:
-        picture.save(out, format="PNG")
+        return write(out, png_bytes(picture))
     except OSError as error:
         raise OutputError(f"preview {out} cannot be written: {error.strerror or error}") from error
-    return Path(out)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """The picture as the bytes of a PNG file."""
+    held = io.BytesIO()
+    picture.save(held, format="PNG")
+    return held.getvalue()

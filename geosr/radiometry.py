@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -156,6 +156,16 @@ class Radiometry:
             if taken.any():
                 dn[taken] = self._neighbour(marker, target)
         return dn
+
+    def with_nodata(self) -> Radiometry:
+        """This encoding with a value for invalid pixels: its nodata, else 0 in integer types and NaN in float types.
+
+        >>> Radiometry(scale=1e-4).with_nodata().nodata
+        0
+        """
+        if self.nodata is not None:
+            return self
+        return replace(self, nodata=0 if np.dtype(self.dtype).kind in "iu" else math.nan)
 
     def _neighbour(self, marker: int | float, dtype: np.dtype) -> int | float:
         """The DN closest to `marker` that marks nothing."""

@@ -147,8 +147,42 @@ def canonical_band(name: str) -> str | None:
     >>> [canonical_band(name) for name in ("B4", "Band 8A", "red", "B04, central wavelength 665 nm", "sur_refl_b01")]
     ['B04', 'B8A', 'B04', 'B04', None]
     """
-    head = re.split(r"[,:(]| - ", name, maxsplit=1)[0]
-    return _CANONICAL.get(_key(head))
+    return _CANONICAL.get(_key(_bare(name)))
+
+
+def canonical_name(name: str) -> str | None:
+    """The Sentinel-2 name as `canonical_band` gives it, also of a band with the spread or the error of another.
+
+    >>> canonical_name("red"), canonical_name("red_error"), canonical_name("B4_spread"), canonical_name("type_error")
+    ('B04', 'B04_error', 'B04_spread', None)
+    """
+    bare = _bare(name)
+    suffix = next((suffix for suffix in QUALITY_SUFFIXES if bare.endswith(suffix)), "")
+    band = canonical_band(bare.removesuffix(suffix))
+    return None if band is None else band + suffix
+
+
+def spelt_band(name: str) -> str:
+    """The name of a known band as a description spells it, without commentary; any other description as it is.
+
+    >>> spelt_band("B4, central wavelength 665 nm"), spelt_band("red"), spelt_band("thermal (10.9)")
+    ('B4', 'red', 'thermal (10.9)')
+    """
+    return _bare(name) if canonical_name(name) else name
+
+
+def common_name(name: str) -> str | None:
+    """The common name of a Sentinel-2 band in the electro-optical extension of STAC, version 2.0; None of others.
+
+    >>> common_name("B04"), common_name("Red"), common_name("B8A"), common_name("B04_error")
+    ('red', 'red', 'nir08', None)
+    """
+    return _COMMON_NAMES.get(canonical_band(name) or "")
+
+
+def _bare(name: str) -> str:
+    """A band description without what follows a comma, a colon, a bracket or `` - ``."""
+    return re.split(r"[,:(]| - ", name, maxsplit=1)[0].strip()
 
 
 def shown_bands(bands: Sequence[str]) -> tuple[str, ...]:
@@ -253,4 +287,12 @@ Vegetation (J. W. Rouse et al., ERTS-1 symposium, 1974), open water (S. K. McFee
 moisture of leaves (B.-C. Gao, Remote Sens. Environ. 58, 1996), burnt ground (C. H. Key, N. C. Benson, FIREMON, 2006),
 chlorophyll by the red edge (A. Gitelson, M. N. Merzlyak, J. Plant Physiol. 143, 1994)."""
 
+QUALITY_SUFFIXES = ("_spread", "_error")
+"""Endings of the names of bands that say how sure another band is: its spread, its expected error."""
+
+_COMMON_NAMES = {
+    "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge071", "B06": "rededge075",
+    "B07": "rededge078", "B08": "nir", "B8A": "nir08", "B09": "nir09", "B10": "cirrus", "B11": "swir16",
+    "B12": "swir22",
+}  # fmt: skip
 _CANONICAL = {_key(alias): band.name for band in _SENTINEL_2 for alias in (band.name, *band.aliases)}

@@ -1,5 +1,6 @@
 """Oracles for tests of models, readers and writers, in geosr and in the code of its users."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 
@@ -69,7 +70,7 @@ def assert_partition(plan: TilePlan) -> None:
     count = np.zeros(plan.shape, int)
     for tile in plan:
         count[tile.core] += 1
-        for core, read, n in zip(tile.core, tile.read, plan.shape, strict=True):
+        for core, read, n in zip(plan.mirrored(tile.core), plan.mirrored(tile.read), plan.shape, strict=True):
             assert 0 <= read.start <= core.start < core.stop <= read.stop <= n, f"{tile} does not fit {plan}"
             before, after = max(core.start - plan.halo, 0) - read.start, read.stop - min(core.stop + plan.halo, n)
             assert min(before, after) >= 0, f"{tile} is read without its whole halo"
@@ -81,20 +82,23 @@ def assert_partition(plan: TilePlan) -> None:
     assert (count == wanted).all(), f"{plan} covers pixels {np.unique(count[plan.window])} times"
 
 
-def assert_model_contract(spec: ModelSpec, network: nn.Module | None = None) -> None:
+def assert_model_contract(
+    spec: ModelSpec, network: nn.Module | None = None, *, trust: str | Sequence[str] = ()
+) -> None:
     """Fail unless a freshly built model of ``spec`` can be trained, cast, stored and tiled the way that geosr does.
 
     Args:
         spec: Facts about the model.
         network: Its network, where that is none that ``spec`` describes.
+        trust: Modules that may be imported, where ``spec`` names a class of one's own.
     """
     torch.manual_seed(0)
-    model = Model(spec, network).eval()
+    model = Model(spec, network, trust=trust).eval()
     _assert_shapes(model)
     _assert_reach(model)
     _assert_start(model)
     _assert_low_precision(model)
-    _assert_state_is_whole(model, deepcopy(model) if network is not None else Model(spec).eval())
+    _assert_state_is_whole(model, deepcopy(model) if network is not None else Model(spec, trust=trust).eval())
     if model.spec.tiling == "exact":
         assert_tiling_exact(model)
         if isinstance(model.network, TakesNoise):

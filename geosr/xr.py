@@ -102,6 +102,8 @@ class GeosrAccessor:
         tta: bool = False,
         confidence: bool = False,
         variant: str | None = None,
+        factor: int | None = None,
+        trust: str | Sequence[str] = (),
         scale: float | None = None,
         offset: float | None = None,
         nodata: float | None = None,
@@ -127,6 +129,8 @@ class GeosrAccessor:
             confidence: Further bands that say how sure the model is: the spread of 8 samples, or the expected error,
                 ``B02_error`` and so on; as :func:`geosr.predict`.
             variant: Which of the shipped models that fit: ``standard`` (None), ``fast`` or ``detail``.
+            factor: How many times finer the shipped model is to make the bands; None: the one that fits best decides.
+            trust: Modules whose code may run for a model of a class of one's own, as for `geosr.load_model`.
             scale: Reflectance per value, where the object does not say.
             offset: Reflectance at value 0.
             nodata: The value of an invalid pixel.
@@ -141,7 +145,7 @@ class GeosrAccessor:
         cube = self._cube(bands, scale, offset, nodata, sensor, baseline)
         return superresolve_cube(
             cube, model, device=device, precision=precision, batch_size=batch_size, ensemble=ensemble, seed=seed,
-            tta=tta, confidence=confidence, variant=variant,
+            tta=tta, confidence=confidence, variant=variant, factor=factor, trust=trust,
         )  # fmt: skip
 
     def reflectance(

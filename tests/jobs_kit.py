@@ -36,7 +36,7 @@ def save_interpolation(path: Path, *, tiling: str = "exact") -> Path:
 
 def write_scene(path: Path, height: int, width: int) -> Path:
     """A scene of noise with a hole; 128 x 128 of its pixels are a shard."""
-    array = np.random.default_rng(0).integers(1, 2500, (len(BANDS), height, width), dtype="uint16")
+    array = np.random.default_rng(0).integers(1, 3000, (len(BANDS), height, width), dtype="uint16")
     array[:, height // 3 : height // 2, width // 2 :] = 0
     with rasterio.open(
         path, "w", driver="GTiff", count=len(BANDS), height=height, width=width, dtype="uint16", nodata=0,

@@ -46,7 +46,7 @@ def parana(shared_data):
 def process(*arguments):
     """The command in a process of its own."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "geosr.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "geosr", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
 
 
@@ -128,7 +128,8 @@ def test_options_reach_the_prediction(geosr, make_raster, bicubic, tmp_path):
     flags = [part for pair in arguments.items() for part in pair]
     assert geosr("predict", silent, "-o", tmp_path / "sr.tif", *flags, "--restart", "-q")[0] == 0
     with rasterio.open(tmp_path / "sr.tif") as file:
-        assert (file.dtypes[0], file.shape, file.descriptions) == ("float32", (20, 40), BANDS)
+        assert (file.dtypes[0], file.shape) == ("float32", (20, 40))
+        assert file.descriptions == ("blue", "green", "red", "B8")
         np.testing.assert_allclose(file.read(), 0.05, atol=1e-6)
 
 
@@ -218,6 +219,49 @@ def test_wrong_usage_exits_with_2(geosr, arguments):
 def test_a_missing_input_is_named(geosr, command, tmp_path):
     out = ["--out", tmp_path / "sr.tif"] if command == "predict" else []
     assert geosr(command, "missing.tif", *out) == (1, "", "error: missing.tif does not exist\n")
+
+
+@pytest.mark.parametrize("module", ["scenes", "training", "app"])
+def test_an_interrupt_while_the_command_is_loaded_ends_as_any_other(tmp_path, module):
+    code = (
+        "import sys, builtins; real = builtins.__import__\n"
+        "def interrupted(name, *rest):\n"
+        "    importer = sys._getframe(1).f_globals['__name__']\n"
+        f"    if (name, importer) == ('typer', 'geosr.cli.{module}'): raise KeyboardInterrupt\n"
+        "    return real(name, *rest)\n"
+        "builtins.__import__ = interrupted\n"
+        "from geosr.cli import main"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (130, "interrupted; the same command continues\n")
+
+
+def test_names_reach_the_terminal_without_control_characters(geosr, scene, options, tmp_path):
+    evil = scene.with_name("a\x1b]0;owned\x07.tif")
+    scene.rename(evil)
+    (tmp_path / "sr\x1b[31m").mkdir()
+    for arguments in ((evil, "--out", tmp_path / "sr\x1b[31m" / "x.tif"), (evil, "--out", evil)):
+        code, said, error = geosr("predict", *arguments, *options)
+        assert (code, "\x1b" in said + error, "\x07" in said + error) == (
+            int(arguments[0] == arguments[2]),
+            False,
+            False,
+        )
+        assert "\ufffd" in said + error
+
+
+@pytest.mark.parametrize("where", ["out", "preview", "both"])
+def test_a_degraded_scene_keeps_what_it_is_read_from(geosr, scene, tmp_path, where):
+    before = scene.read_bytes()
+    virtual = tmp_path / "link.tif"
+    virtual.symlink_to(scene)
+    out, picture = {
+        "out": (scene, tmp_path / "p.png"), "preview": (tmp_path / "lr.tif", scene), "both": (tmp_path / "lr.tif",) * 2,
+    }[where]  # fmt: skip
+    code, _, error = geosr("degrade", virtual, "--out", out, "--preview", picture, "--overwrite")
+    assert (code, scene.read_bytes()) == (1, before)
+    assert "is another file of this run" in error
 
 
 def test_debug_shows_where_an_error_came_from(scene, tmp_path, monkeypatch):

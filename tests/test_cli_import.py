@@ -39,10 +39,10 @@ def test_imported_weights_super_resolve_a_scene(geosr, scene, weights, tmp_path,
         assert geosr("predict", scene, "--model", out, "--out", sr, "--device", "cpu", "--precision", "fp32")[0] == 0
     assert "model x2 has no B08: left out of the output" in caplog.text
     with rasterio.open(sr) as file, rasterio.open(scene) as source:
-        assert file.descriptions == ("B04", "B03", "B02")
+        assert file.descriptions == ("B02", "B03", "B04"), "in the order of the scene"
         assert (file.height, file.width) == (40, 48)
         lr = torch.from_numpy(source.read((3, 2, 1)).astype(np.float32))[None] * 1e-4
-        written = file.read() * 1e-4
+        written = file.read((3, 2, 1)) * 1e-4
     expected = 0.4 * layouts.run_rrdbnet(layouts.rrdbnet(unshuffle=2), lr / 0.4, unshuffle=2)[0].numpy()
     np.testing.assert_allclose(written, expected.clip(1e-4, 6.5535), atol=1.1e-4)
 

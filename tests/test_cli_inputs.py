@@ -199,3 +199,24 @@ def test_what_cannot_be_had_is_said(geosr, product, arguments, code, told):
     ended, _, said = geosr("info", product, *arguments)
     assert ended == code
     assert told in said
+
+
+def test_info_describes_the_values_of_each_band(geosr, make_raster, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    image = np.full((1, 10, 10), 500, "uint16")
+    image[0, 0], image[0, 1, 0], image[0, 1, 1] = 9, 0, 4000
+    path = make_raster(image, scale=1e-4, nodata=9, descriptions=["B04"])
+    code, said, _ = geosr("info", path, "--json")
+    assert code == 0
+    assert json.loads(said)["values"] == {
+        "B04": {
+            "minimum": 0,
+            "median": 500,
+            "maximum": 4000,
+            "invalid": pytest.approx(0.1),
+            "zero": 0.01,
+            "saturated": 0,
+            "reflectance": [0, 0.05, 0.4],
+        }
+    }
+    assert "minimum 0, median 500, maximum 4000" in geosr("info", path)[1]

@@ -78,12 +78,12 @@ def test_what_was_measured_of_a_shipped_model_is_shown(geosr):
 
 def test_a_configuration_is_shown_as_it_is_written(geosr, small_weights, tmp_path):
     weights = load_model(small_weights)
-    config = {"Data": {"train_scenes": [f"s2_20m_grid/[a-k]{number}*.tif" for number in range(6)], "gsd": None}}
+    config = {"Data": {"train_scenes": [f"s2_scenes/[a-k]{number}*.tif" for number in range(6)], "gsd": None}}
     spec = replace(weights.spec, provenance={"config": config, "scenes": {"train": ["[b]a[/b].tif"], "val": []}})
     path = tmp_path / "other.safetensors"
     save_model(Model(spec, weights.network), path)
     said = [line.rstrip() for line in geosr("show", path)[1].splitlines()]
-    assert {"Data:", "  train_scenes:", "    - s2_20m_grid/[a-k]3*.tif", "  gsd: -", "train: [b]a[/b].tif"} <= set(said)
+    assert {"Data:", "  train_scenes:", "    - s2_scenes/[a-k]3*.tif", "  gsd: -", "train: [b]a[/b].tif"} <= set(said)
 
 
 def test_models_are_timed(geosr, small_weights, small_onnx):

@@ -83,7 +83,7 @@ def test_one_run_finishes_what_jobs_began(geosr, here):
 
 def test_jobs_work_at_the_same_time(here):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [sys.executable, "-m", "geosr.cli", "predict", "scene.tif", "--out", "sr.tif", *OPTIONS, "--shard"]
+    command = [sys.executable, "-m", "geosr", "predict", "scene.tif", "--out", "sr.tif", *OPTIONS, "--shard"]
     jobs = [subprocess.Popen([*command, f"{number}/2"], env=environment) for number in (1, 2)]
     assert [job.wait() for job in jobs] == [0, 0]
     assert assemble("sr.tif").resumed == 6
@@ -141,7 +141,7 @@ def test_nothing_to_assemble_or_still_under_way(geosr, here):
     with locked_folder(here / "sr.tif", shared=True):
         code, _, error = geosr("assemble", "sr.tif")
     assert code == 1
-    assert "error: another geosr is writing" in error
+    assert "error: another geosr process is writing" in error
     assert geosr("assemble", "sr.tif", "--quiet")[0] == 0
 
 

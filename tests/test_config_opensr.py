@@ -203,7 +203,14 @@ def test_a_configuration_of_geosr_is_not_taken_for_one(load):
         load({"Training": {"gpus": [0]}})
 
 
-@pytest.mark.parametrize(("count", "bands"), [(3, ["B04", "B03", "B02"]), (4, ["B02", "B03", "B04", "B08"])])
+@pytest.mark.parametrize(
+    ("count", "bands"),
+    [
+        (3, ["B04", "B03", "B02"]),
+        (4, ["B04", "B03", "B02", "B08"]),
+        (6, ["B05", "B06", "B07", "B8A", "B11", "B12"]),
+    ],
+)
 def test_the_obvious_bands_are_taken_by_their_number(load, count, bands):
     assert load(with_changes(SWIR, Model__in_bands=count)).Data.bands == bands
 

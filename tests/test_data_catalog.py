@@ -24,7 +24,7 @@ from geosr.data.readers import LAYOUTS, READERS
 from geosr.demo import demo_scene
 from geosr.errors import InputError, UsageError
 
-DATA_SETS = ["geosr-demo", "sen2naip", "sen2naipv2", "sen2venus", "worldstrat", "s2-naip", "opensr-test"]
+DATA_SETS = ["geosr-demo", "example", "sen2naip", "sen2naipv2", "sen2venus", "worldstrat", "s2-naip", "opensr-test"]
 SOURCES = ["earth-search-sentinel-2-c1-l2a", "planetary-computer-sentinel-2-l2a", "eopf-sentinel-2-l2a"]
 
 

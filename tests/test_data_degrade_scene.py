@@ -64,6 +64,20 @@ def test_an_lr_pixel_is_invalid_where_a_pixel_under_it_is_and_nothing_blurs_out_
         np.testing.assert_array_equal(file.read(1) == 0, invalid)
 
 
+def test_a_mask_beside_a_scene_without_nodata_becomes_nodata(make_raster, tmp_path):
+    dn = np.full((3, 32, 24), 7, "uint16")
+    path = make_raster(dn, scale=1e-4, descriptions=BANDS)
+    valid = np.ones((32, 24), bool)
+    valid[:, :8] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(valid)
+    with open_scene(path) as opened:
+        degrade_scene(opened, tmp_path / "lr.tif", section=PLAIN, scale=2)
+    with rasterio.open(tmp_path / "lr.tif") as file:
+        assert file.nodata == 0
+        np.testing.assert_array_equal(file.read(1), np.where(valid[::2, ::2], 7, 0))
+
+
 def test_the_same_seed_writes_the_same_pixels(scene, tmp_path):
     section = DegradationSection(type="high_order")
     pixels = []
@@ -96,6 +110,6 @@ def test_what_cannot_be_is_refused(scene, tmp_path):
             degrade_scene(opened, tmp_path / "there.tif", section=PLAIN, scale=2)
         with pytest.raises(GridError, match=r"has 50 x 41 pixels; an LR pixel at scale 42 needs 42 x 42"):
             degrade_scene(opened, tmp_path / "lr.tif", section=PLAIN, scale=42)
-        with pytest.raises(OutputError, match=r"cannot be written: No such file"):
+        with pytest.raises(OutputError, match=r"does not exist; make it first"):
             degrade_scene(opened, tmp_path / "nowhere" / "lr.tif", section=PLAIN, scale=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.tif", "there.tif"]

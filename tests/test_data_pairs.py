@@ -83,3 +83,44 @@ def test_datasets_that_torchgeo_would_resample_are_refused(folders, make_raster,
     )
     with pytest.raises(GridError, match="show no place at the same time"):
         TorchGeoPairs(lr, RasterDataset(str(tmp_path / "far")), scale=2)
+
+
+def test_pairs_of_several_crss_are_joined_and_never_warped(make_raster, tmp_path):
+    places = {"a": ("EPSG:32618", 435_730, 4_179_460), "b": ("EPSG:32734", 396_000, 6_370_000)}
+    joined = []
+    for mark, (place, (crs, left, top)) in enumerate(places.items()):
+        for name, side, step in (("lr", 30, 2), ("hr", 60, 1)):
+            (tmp_path / place / name).mkdir(parents=True)
+            rows, columns = np.indices((side, side)) * step + 1000
+            dn = np.stack([rows, columns, np.full_like(rows, mark + 1)])
+            transform = Affine(10 * step, 0, left, 0, -10 * step, top)
+            make_raster(dn, name=f"{place}/{name}/a.tif", dtype="uint16", nodata=0, transform=transform, crs=crs)
+        joined.append(TorchGeoPairs(*(RasterDataset(str(tmp_path / place / name)) for name in ("lr", "hr")), scale=2))
+    both = joined[0] | joined[1]
+    assert both.crs.to_epsg() == 4326
+    assert [pair.crs.to_epsg() for pair in joined] == [32618, 32734], "a member was changed"
+    torch.manual_seed(0)
+    seen = set()
+    for sampler in (RandomGeoSampler(both, size=8, length=30), GridGeoSampler(both, size=8)):
+        for query in sampler:
+            sample = both[query]
+            lr, hr = sample["lr"], sample["hr"]
+            assert (lr.shape, hr.shape) == ((3, 8, 8), (3, 16, 16))
+            valid = (lr > 0).all(dim=0)
+            assert torch.equal(hr[:, ::2, ::2][:, valid], lr[:, valid])
+            steps = torch.from_numpy(np.indices((8, 8)) * 2)
+            assert len(torch.unique((lr[0] - steps[0])[valid])) <= 1
+            assert len(torch.unique((lr[1] - steps[1])[valid])) <= 1
+            seen |= set(lr[2][valid].tolist())
+    assert seen == {1, 2}
+    with pytest.raises(GridError, match="have no place in EPSG:32618"):
+        _congo(make_raster, tmp_path).crs = "EPSG:32618"
+
+
+def _congo(make_raster, tmp_path):
+    for name, side, step in (("lr", 10, 2), ("hr", 20, 1)):
+        (tmp_path / "congo" / name).mkdir(parents=True)
+        transform = Affine(10 * step, 0, 500_000, 0, -10 * step, 9_900_000)
+        dn = np.ones((1, side, side))
+        make_raster(dn, name=f"congo/{name}/a.tif", dtype="uint16", transform=transform, crs="EPSG:32734")
+    return TorchGeoPairs(*(RasterDataset(str(tmp_path / "congo" / name)) for name in ("lr", "hr")), scale=2)

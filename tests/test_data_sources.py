@@ -205,7 +205,7 @@ def test_real_level_1c_products_in_zip_files(shared_data):
 
 def test_all_of_the_shared_data(shared_data):
     found = find(shared_data, bands=("B02", "B03", "B04", "B08"))
-    assert {"s2/danube_a_10m.tif", "s2_20m_grid/water.tif", "hr/naip_3607717.tif"} < set(names(found))
+    assert {"s2/danube_a_10m.tif", "s2_more/adriatic_lagoon.tif", "hr/naip_3607717.tif"} < set(names(found))
     assert sum("safe_metadata" in one.name for one in found.skipped) == 9
     assert all(source.licence != "unknown" for source in found.scenes if source.files.name != "README.md")
 

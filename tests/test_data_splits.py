@@ -8,7 +8,7 @@ from pyproj import Transformer
 from scipy.ndimage import maximum_filter
 
 from geosr.data.patches import PatchTable, patches_of
-from geosr.data.splits import BlockSplit, footprints, hashed, split_patches
+from geosr.data.splits import POLAR, BlockSplit, footprints, hashed, split_patches
 from geosr.errors import ConfigError, GeosrError
 from geosr.io.scene import open_scene
 
@@ -162,6 +162,49 @@ def test_patches_across_the_antimeridian_belong_to_no_part():
     across = (table.column < 100) & (table.column + 16 > 100)
     assert (table.split[across] == -1).all()
     assert_nothing_leaks(table, [box])
+
+
+def test_a_buffer_across_the_antimeridian_belongs_to_no_part():
+    """One place by its two zones: the ground west and east of 180 degrees is in blocks that know nothing of another."""
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:32601", always_xy=True).transform(-179.9998, -10)
+    boxes = [grid(400, 300, x=179.975, y=-10, pixel=1e-4, crs="EPSG:4326"), grid(400, 300, x=x, y=y, crs="EPSG:32601")]
+    for seed in range(4):
+        split = BlockSplit(shares=(0.5, 0.5, 0), block=300, buffer=300, seed=seed)
+        table = split_of(boxes, split, size=16, stride=8)
+        train, val = (masks(table, boxes, part) for part in (0, 1))
+        assert_nothing_leaks(table, boxes)
+        assert train[0].any()
+        near = maximum_filter(train[0], size=2 * int(300 // 11.2) + 1)
+        assert not (ground(boxes[0], near, boxes[1]) & val[1]).any()
+
+
+@pytest.mark.parametrize("pole", [1, -1])
+def test_the_poles_are_split_like_any_ground(pole):
+    """A stereographic scene with the pole in it, another date of it turned, and one across the border of the cap."""
+    stereographic, zone = ("EPSG:3413", "EPSG:32633") if pole > 0 else ("EPSG:3031", "EPSG:32733")
+    x, y = Transformer.from_crs("EPSG:4326", zone, always_xy=True).transform(14, pole * 80 + 0.013)
+    boxes = [
+        grid(200, 200, x=-1000, y=1000, crs=stereographic),
+        grid(160, 160, x=-700, y=900, crs=stereographic, turn=20.0),
+        grid(300, 200, x=x, y=y, crs=zone),
+        grid(),
+    ]
+    table = split_of(boxes, BlockSplit(shares=(0.6, 0.2, 0.2), block=300, buffer=20), size=8, stride=8)
+    for scene in range(4):
+        assert 0 in table.split[table.scene == scene], scene
+    assert len({0, 1, 2} & set(table.split[table.scene < 2])) > 1
+    assert_nothing_leaks(table, boxes)
+    border = Transformer.from_crs(zone, "EPSG:4326", always_xy=True)
+    latitude = [border.transform(*(boxes[2].affine * (p.column + 4, p.row + 4)))[1] for p in table if p.scene == 2]
+    across = np.abs(np.abs(latitude) - POLAR) < 3e-4
+    assert across.any()
+    assert (table.split[table.scene == 2][across] == -1).all()
+
+
+def test_a_polar_scene_does_not_widen_the_blocks_of_others():
+    polar = grid(64, 64, x=300, y=300, crs="EPSG:3413")
+    alone, among = (split_of(boxes, BlockSplit(block=640), size=16, stride=16) for boxes in ([grid()], [grid(), polar]))
+    assert np.mean(among.split[among.scene == 0] < 0) < np.mean(alone.split < 0) + 0.05
 
 
 def test_too_few_blocks_say_how_many_there_are():

@@ -1,4 +1,6 @@
 import json
+import socket
+import time
 
 import numpy as np
 import pystac
@@ -197,6 +199,41 @@ def test_a_search_asks_what_the_user_asked_and_tells_the_licence(api):
 def test_a_search_that_cannot_work_says_why(api, arguments, error, told):
     with pytest.raises(error, match=told):
         search_stac(api[0], **arguments)
+
+
+def test_a_box_over_180_degrees_is_asked_for(api):
+    url, log = api
+    search_stac(url, "sentinel-2", bbox=[179.5, 66, -179.5, 67])
+    (_, _, asked) = next(request for request in log() if request[0] == "POST")
+    assert asked["bbox"] == [179.5, 66, -179.5, 67]
+
+
+def test_an_api_that_drips_is_given_up(monkeypatch):
+    monkeypatch.setattr("geosr.io.documents.SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts and never answers
+        start = time.monotonic()
+        with pytest.raises(InputError, match=r"does not answer as a STAC API \(.*takes longer than 0\.3 s"):
+            search_stac(f"http://127.0.0.1:{silent.getsockname()[1]}/", "sentinel-2")
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("landing", [[], {}, {"type": "Feature", "stac_version": "0.8.0", "links": []}, "x"])
+def test_an_answer_of_another_kind_is_no_api(monkeypatch, landing):
+    monkeypatch.setattr("geosr.data.stac.StacApiIO.request", lambda *_, **__: json.dumps(landing))
+    with pytest.raises(InputError, match="does not answer as a STAC API"):
+        search_stac("http://127.0.0.1:1/", "sentinel-2")
+
+
+def test_an_api_links_to_web_addresses_alone(monkeypatch, tmp_path):
+    (tmp_path / "collections.json").write_text('{"collections": []}')
+    landing = {
+        "type": "Catalog", "stac_version": "1.0.0", "id": "x", "description": "x",
+        "conformsTo": ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/collections"],
+        "links": [{"rel": rel, "href": f"file://{tmp_path}/collections.json"} for rel in ("data", "search", "child")],
+    }  # fmt: skip
+    monkeypatch.setattr("geosr.data.stac.StacApiIO.request", lambda *_, **__: json.dumps(landing))
+    with pytest.raises(InputError, match="which is no web address"):
+        search_stac("http://127.0.0.1:1/", "sentinel-2")
 
 
 def test_an_address_that_is_no_api_says_so():

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from evaluation_kit import BANDS, hr_file, lr_file, small_resolver, textured
+from affine import Affine
+from evaluation_kit import BANDS, FINE, hr_file, lr_file, small_resolver, textured
 from scipy import ndimage
 
 from geosr.degrade import PSF
@@ -45,6 +46,22 @@ def test_a_window_has_the_pixels_of_the_whole_image_and_its_mask(pair, monkeypat
     assert np.isnan(whole.sr[:, ~whole.valid]).all()
     assert not whole.valid[20:24, 30:33].any()
     assert method.tiles(pair, part) == Tiles(16)
+
+
+def test_the_order_of_bands_and_rows_in_a_file_changes_no_image(make_raster):
+    dn, method = textured(), ModelMethod("small", small_resolver())
+    south_up = FINE * Affine.translation(0, 64) * Affine.scale(1, -1)
+    images = []
+    for array, options in (
+        (dn, {}),
+        (dn[[3, 2, 1, 0]], {"descriptions": ["nir", "red", "green", "blue"]}),
+        (dn[:, ::-1], {"transform": south_up}),
+    ):
+        with OpenCases(Reading()) as files:
+            case = Case("one", hr=(str(hr_file(make_raster, array, **options)),))
+            images.append(method.superresolve(files.pair(case, bands=BANDS, scale=2, mtf=0.3), WHOLE).sr)
+    np.testing.assert_array_equal(images[1], images[0])
+    np.testing.assert_allclose(images[2][:, ::-1], images[0], atol=1e-6)
 
 
 def test_samples_of_a_noisy_model_come_with_the_error_that_their_spread_promises(pair):

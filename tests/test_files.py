@@ -1,7 +1,9 @@
 """Files appear complete or not at all."""
 
+import errno
 import hashlib
 import os
+from multiprocessing import get_context
 
 import pytest
 
@@ -102,3 +104,80 @@ def test_paths_mean_one_file_through_links_and_dots(tmp_path):
 def test_the_checksum_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"geosr")
     assert files.sha256_of(tmp_path / "a") == hashlib.sha256(b"geosr").hexdigest()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("inherited", [True, False])
+def test_a_lock_is_that_of_forked_processes_only_where_they_inherit_it(tmp_path, inherited):
+    path = tmp_path / "lock"
+    fork = get_context("fork")
+    begun, done = fork.Event(), fork.Event()
+
+    def wait():
+        begun.set()
+        done.wait()
+
+    with files.locked(path, what="it", inherited=inherited):
+        child = fork.Process(target=wait)
+        child.start()
+        begun.wait()
+        with pytest.raises(OutputError), files.locked(path, what="it"):
+            pass
+    try:
+        if inherited:
+            with pytest.raises(OutputError), files.locked(path, what="it"):
+                pass
+        else:
+            with files.locked(path, what="it"):
+                pass
+    finally:
+        done.set()
+        child.join()
+
+
+def test_what_exists_is_kept_where_it_is_not_to_be_replaced(tmp_path):
+    for name, make in (("file", lambda p: p.write_text("mine")), ("link", lambda p: p.symlink_to("gone"))):
+        make(tmp_path / name)
+        with pytest.raises(FileExistsError):
+            files.write(tmp_path / name, "new", overwrite=False)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileExistsError), files.replacing(tmp_path / "folder", overwrite=False) as unfinished:
+        unfinished.mkdir()
+    assert (tmp_path / "file").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "link"]
+    files.write(tmp_path / "new", "new", overwrite=False)
+    assert (tmp_path / "new").stat().st_nlink == 1
+
+
+def test_a_file_system_without_links_keeps_what_exists_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    files.write(tmp_path / "a", "first", overwrite=False)
+    with pytest.raises(FileExistsError):
+        files.write(tmp_path / "a", "second", overwrite=False)
+    assert ((tmp_path / "a").read_text(), os.listdir(tmp_path)) == ("first", ["a"])
+
+
+def test_a_folder_that_cannot_be_replaced_is_back(tmp_path, monkeypatch):
+    target, real = tmp_path / "store.zarr", os.rename
+    target.mkdir()
+    (target / "old").touch()
+
+    def fail(source, place):
+        if place == target and "replaced" not in str(source):
+            raise OSError(errno.EIO, "Input/output error")
+        real(source, place)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(OSError, match="Input"), files.replacing(target) as unfinished:
+        unfinished.mkdir()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["store.zarr", "store.zarr/old"]
+
+
+@pytest.mark.parametrize("name", ["\u5730" * 85, "a." + "x" * 253, "n" * 255])
+def test_any_name_that_a_file_system_takes_can_be_written(tmp_path, name):
+    assert len(os.fsencode(name)) == 255
+    assert files.write(tmp_path / name, "x").read_text() == "x"
+    assert os.listdir(tmp_path) == [name]

@@ -16,10 +16,12 @@ from geosr.grid import (
     aligned_core,
     coarsened,
     finer,
+    flipped,
     grow,
     moved,
     pair_grids,
     relative,
+    reversed_axes,
     scaled,
     size,
     upsample_mask,
@@ -102,18 +104,44 @@ def parts(draw):
 
 
 @settings(deadline=None)
-@given(scene=parts(), core=st.integers(1, 80), halo=st.integers(0, 40), multiple_of=st.integers(1, 9))
-def test_what_is_read_for_a_part_lies_on_the_blocks_of_the_scene(scene, core, halo, multiple_of):
+@given(
+    scene=parts(),
+    core=st.integers(1, 80),
+    halo=st.integers(0, 40),
+    multiple_of=st.integers(1, 9),
+    flips=st.tuples(st.booleans(), st.booleans()),
+)
+def test_what_is_read_for_a_part_lies_on_the_blocks_of_the_scene(scene, core, halo, multiple_of, flips):
     """A pixel's blocks are the same whatever is read: the oracle numbers the blocks of the scene."""
     shape, area = scene
-    plan = TilePlan(shape, core, halo, multiple_of, area)
+    plan = TilePlan(shape, core, halo, multiple_of, area, flips)
     assert_partition(plan)
     assert plan.window == area
     blocks = np.add.outer(np.arange(shape[0]) // multiple_of * 100, np.arange(shape[1]) // multiple_of)
+    blocks = flipped(blocks, flips)  # those of rows that are reversed begin at the last one
     for tile in plan:
+        assert (plan.turned(blocks)[plan.mirrored(tile.read)] == plan.turned(blocks[tile.read])).all()
         read = blocks[tile.read]
         assert all(np.count_nonzero(read == block) == np.count_nonzero(blocks == block) for block in np.unique(read))
         assert set(np.unique(blocks[grow(tile.core, halo, shape)])) == set(np.unique(read))
+
+
+@pytest.mark.parametrize(
+    ("affine", "crs", "expected"),
+    [
+        (Affine(10, 0, 400_000, 0, -10, 5_000_000), "EPSG:32633", (False, False)),
+        (Affine(10, 0, 400_000, 0, 10, 5_000_000), "EPSG:32633", (True, False)),
+        (Affine(-10, 0, 400_000, 0, -10, 5_000_000), "EPSG:32633", (False, True)),
+        (Affine(-1e-4, 0, 17, 0, 1e-4, 48), "EPSG:4326", (True, True)),
+        (Affine(10, 0, 400_000, 0, 10, 5_000_000), None, (True, False)),
+        (Affine.identity(), None, (False, False)),
+        (Affine.translation(99.5, 99.5), None, (False, False)),
+        (Affine.scale(0.25), None, (False, False)),
+        (Affine(1, 0, 400_000, 0, 1, 5_000_000), "EPSG:32633", (True, False)),
+    ],
+)
+def test_rows_from_the_south_are_reversed_and_counted_pixels_never_are(affine, crs, expected):
+    assert reversed_axes(GeoBox((7, 5), affine, crs)) == expected
 
 
 @settings(deadline=None)

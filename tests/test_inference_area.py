@@ -1,10 +1,17 @@
 import json
+import os
 from pathlib import Path
+from time import perf_counter
 
+import numpy as np
 import pytest
-from odc.geo.geom import BoundingBox
+import shapely
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from odc.geo.geom import BoundingBox, Geometry
 
-from geosr.errors import UsageError
+from geosr.errors import GridError, UsageError
+from geosr.grid import window_of_bounds
 from geosr.inference.area import read_area
 
 SQUARE = {"type": "Polygon", "coordinates": [[[14, 50], [15, 50], [15, 51], [14, 51], [14, 50]]]}
@@ -115,3 +122,136 @@ def test_a_binary_file_is_refused(tmp_path):
 def test_json_without_a_geometry_is_refused(write, content):
     with pytest.raises(UsageError, match="holds no GeoJSON geometry"):
         read_area(write(content))
+
+
+# What is no area, in words
+
+UTM = GeoBox((64, 64), Affine(10, 0, 500_000, 0, -10, 5_000_000), "EPSG:32633")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"type": "Point", "coordinates": [14, 50]}, "a Point has no area; give a polygon"),
+        ({"type": "LineString", "coordinates": [[14, 50], [15, 51]]}, "a LineString has no area; give a polygon"),
+        ({"type": "GeometryCollection", "geometries": [SQUARE, {"type": "Point", "coordinates": [1, 2]}]},
+         "a Point has no area"),
+        (feature(None), "its geometry is null; give a polygon"),
+        ({"type": "FeatureCollection", "features": [feature(None)]}, "its geometry is null"),
+        ({"type": "FeatureCollection", "features": []}, "it has no features; give a polygon"),
+        ({"type": "FeatureCollection", "features": 3}, "features of its FeatureCollection is no list"),
+        ({"type": "FeatureCollection", "features": [5]}, "it has no type, such as Polygon or FeatureCollection"),
+        ({"type": "Polygon", "coordinates": [[[14, 50], [15, 51], [16, 52], [14, 50]]]}, "its polygon has no area"),
+        ({"type": "Polygon", "coordinates": [[["14", "50"], ["15", "51"], ["16", "50"]]]}, "which are two numbers"),
+        ({"type": "Polygon", "coordinates": [[[14, 50], [15, float("nan")], [16, 50]]]}, "numbers that are not finite"),
+        ({"type": "Topology"}, "its type is 'Topology'"),
+        (SQUARE | {"crs": {"type": "link", "properties": {"href": "http://127.0.0.1/crs"}}}, "names no CRS"),
+        (json.loads("[" * 60 + "]" * 60), "it has no type"),
+    ],
+)  # fmt: skip
+def test_what_has_no_area_is_named(write, content, said):
+    with pytest.raises(UsageError, match=f"holds no GeoJSON geometry: .*{said}"):
+        read_area(write(content))
+
+
+def test_json_that_is_nested_too_deeply_is_refused(write):
+    for deep in ("[" * 100_000, '{"type":"Feature","geometry":' * 100 + "null" + "}" * 100):
+        with pytest.raises(UsageError, match="is not JSON: its lists and objects are nested more than 64 levels deep"):
+            read_area(write(deep))
+
+
+def test_metres_without_a_crs_are_no_degrees(write):
+    metres = {"type": "Polygon", "coordinates": [[[500_100, 4_999_500], [500_300, 4_999_500], [500_300, 4_999_800]]]}
+    with pytest.raises(UsageError, match=r"500100, 4999500, which is no longitude and latitude .*EPSG:32633.*minx"):
+        read_area(write(metres))
+    named = metres | {"crs": {"type": "name", "properties": {"name": "EPSG:32633"}}}
+    assert window_of_bounds(UTM, read_area(write(named))) == (slice(20, 50), slice(10, 30))
+
+
+def test_degrees_as_numbers_are_answered_with_what_the_scene_counts_in():
+    with pytest.raises(GridError, match="numbers count in EPSG:32633: give longitudes and latitudes in a GeoJSON"):
+        window_of_bounds(UTM, read_area("15.001,45.148,15.004,45.151"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path, encoding):
+    path = tmp_path / "area.geojson"
+    path.write_text(json.dumps(SQUARE), encoding=encoding)
+    assert tuple(read_area(path).boundingbox) == (14, 50, 15, 51)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "area.geojson")
+    with pytest.raises(UsageError, match="cannot be read: it is a pipe"):
+        read_area(tmp_path / "area.geojson")
+
+
+# The antimeridian and the poles
+
+
+def ring(*points):
+    return {"type": "Polygon", "coordinates": [[*points, points[0]]]}
+
+
+ACROSS = ring([179.995, 66.998], [-179.995, 66.998], [-179.995, 67.002], [179.995, 67.002])
+SPLIT = {
+    "type": "MultiPolygon",
+    "coordinates": [
+        ring([179.995, 66.998], [180, 66.998], [180, 67.002], [179.995, 67.002])["coordinates"],
+        ring([-180, 66.998], [-179.995, 66.998], [-179.995, 67.002], [-180, 67.002])["coordinates"],
+    ],
+}
+BEYOND = ring([179.995, 66.998], [180.005, 66.998], [180.005, 67.002], [179.995, 67.002])
+
+
+@pytest.mark.parametrize("area", [ACROSS, SPLIT, BEYOND], ids=["both signs", "split", "beyond"])
+@pytest.mark.parametrize(
+    ("grid", "window"),
+    [
+        # 0.01 of 0.02 degrees of longitude and 0.004 of 0.01 of latitude
+        (GeoBox((100, 200), Affine(1e-4, 0, 179.99, 0, -1e-4, 67.005), "EPSG:4326"), (slice(30, 70), slice(50, 150))),
+        (GeoBox((100, 200), Affine(1e-4, 0, -180.01, 0, -1e-4, 67.005), "EPSG:4326"), (slice(30, 70), slice(50, 150))),
+        # 435 m by 446 m, about the middle of 640 m; UTM turns by 2.76 degrees there
+        (GeoBox((64, 64), Affine(10, 0, 368_910, 0, -10, 7_434_850), "EPSG:32601"), (slice(8, 56), slice(9, 56))),
+    ],
+    ids=["east", "west", "UTM"],
+)
+def test_an_area_over_180_degrees_is_found_on_either_side(write, area, grid, window):
+    found = window_of_bounds(grid, read_area(write(area)))
+    for part, expected in zip(found, window, strict=True):
+        assert abs(part.start - expected.start) <= 1
+        assert abs(part.stop - expected.stop) <= 1
+
+
+def test_an_area_over_180_degrees_is_not_the_rest_of_the_globe(write):
+    with pytest.raises(GridError, match=r"outside the scene, which covers \(500000.*EPSG:32633 and \(15\.0, 45\.14"):
+        window_of_bounds(UTM, read_area(write(ring([170, -60], [-170, -60], [-170, 60], [170, 60]))))
+    whole = ring([-180, -90], [180, -90], [180, 90], [-180, 90])
+    grid = GeoBox((10, 10), Affine(1, 0, 10, 0, -1, 50), "EPSG:4326")
+    assert window_of_bounds(grid, read_area(write(whole))) == (slice(0, 10), slice(0, 10))
+
+
+@pytest.mark.parametrize("area", [ACROSS, SPLIT], ids=["both signs", "split"])
+def test_an_area_at_both_ends_of_the_globe_is_no_window(write, area):
+    globe = GeoBox((1800, 3600), Affine(0.1, 0, -180, 0, -0.1, 90), "EPSG:4326")
+    with pytest.raises(GridError, match="crosses the longitude where the scene begins and ends"):
+        window_of_bounds(globe, read_area(write(area)))
+
+
+def test_an_area_around_a_pole_holds_it(write):
+    polar = GeoBox((64, 64), Affine(10_000, 0, -320_000, 0, -10_000, 320_000), "EPSG:3413")
+    around = ring(*([longitude, 89] for longitude in range(-180, 180, 30)))
+    rows, columns = window_of_bounds(polar, read_area(write(around)))
+    radius = 10.87  # pixels of one degree, at the scale of the pole
+    for part in (rows, columns):
+        assert (part.start, part.stop) == (int(32 - radius), int(np.ceil(32 + radius)))
+
+
+def test_a_ring_of_many_points_takes_no_time():
+    angle = np.linspace(0, 2 * np.pi, 200_001)
+    points = np.stack([15.004 + 0.002 * np.cos(angle), 45.15 + 0.002 * np.sin(angle)], axis=-1)
+    area = Geometry(shapely.Polygon(points), "EPSG:4326")
+    start = perf_counter()
+    window = window_of_bounds(UTM, area)
+    assert perf_counter() - start < 3
+    assert [part.stop - part.start for part in window] == pytest.approx([44.5, 31.5], abs=2)  # 444 m by 314 m

@@ -20,6 +20,7 @@ from geosr.inference.arrays import Encoding, superresolve_array
 from geosr.inference.ensemble import Answer
 from geosr.inference.job import spread_radiometry
 from geosr.inference.resident import keep, locate
+from geosr.io.plausibility import Plausibility
 from geosr.io.raster import Raster
 from geosr.models import Model, ModelSpec
 from geosr.radiometry import Radiometry
@@ -245,7 +246,8 @@ def test_a_model_in_memory_says_why_it_stays_there(resolvers):
 def test_large_numbers_that_nothing_explains_are_refused_when_they_are_seen(resolvers, lazy):
     values = pixels(4, 20, 20).astype("float32")
     array = da.from_array(values, chunks=(4, 10, 10)) if lazy else values
-    encoding = Encoding(REFLECTANCE, (REFLECTANCE,), (None,), assumed="the cube")
+    check = Plausibility("the cube", REFLECTANCE, {}, assumed=True, stated=frozenset())
+    encoding = Encoding(REFLECTANCE, (REFLECTANCE,), (None,), check)
     with pytest.raises(RadiometryError, match=r"the cube holds float32 values with a median of \d+.*(?s:.*)scale=1e-4"):
         np.asarray(superresolve_array(array, keep(resolvers["impulse"]), encoding))
     small = superresolve_array(array / np.float32(10000), keep(resolvers["impulse"]), encoding)

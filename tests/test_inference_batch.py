@@ -1,12 +1,13 @@
 import json
+import os
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 import rasterio
 
-from geosr.errors import InputError, OutputError, UsageError
-from geosr.inference.batch import Listed, name_outputs, predict_batch, read_list
+from geosr.errors import InputError, UsageError
+from geosr.inference.batch import Listed, is_done, name_outputs, predict_batch, read_list
 
 
 def write(path, text):
@@ -34,7 +35,7 @@ def test_the_answer_to_a_search_is_a_list(tmp_path):
     listed = write(tmp_path / "search.json", json.dumps({"type": "FeatureCollection", "features": items}))
     assert read_list(listed) == [Listed(name, [f"https://example.org/{name}"]) for name in ("a", "b")]
     evil = {"id": "../../etc/a", "links": [{"rel": "self", "href": "x"}]}
-    assert read_list(write(listed, json.dumps({"features": [evil]}))) == [Listed(".._.._etc_a", ["x"])]
+    assert read_list(write(listed, json.dumps({"features": [evil]}))) == [Listed("_.._etc_a", ["x"])]
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,73 @@ def test_outputs_have_the_names_of_their_scenes():
     assert name_outputs(scenes, "out/{name}/sr.zarr") == {"a": "out/a/sr.zarr", "b": "out/b/sr.zarr"}
     with pytest.raises(UsageError, match=r"one file for 2 scenes; give a folder, or out/\{name\}\.tif"):
         name_outputs(scenes, "sr.tif")
-    with pytest.raises(OutputError, match="several scenes of the list are called a, and their outputs"):
-        name_outputs([*scenes, Listed("a", ["other"])], "out")
+
+
+@pytest.mark.parametrize("out", ["sr", "sr/{name}/x.tif", "sr/{name}.zarr"])
+def test_no_name_leads_out_of_the_folder(tmp_path, out):
+    names = ["..", ".", "", "/", "../up", "a\\..\\b", "/etc/passwd", "...", "\u202eevil"]
+    items = [{"id": name, "links": [{"rel": "self", "href": f"https://x/{n}"}]} for n, name in enumerate(names)]
+    listed = write(tmp_path / "found.json", json.dumps({"features": items}))
+    (tmp_path / "sr").mkdir()
+    made = []
+    batch = predict_batch(listed, str(tmp_path / out), lambda _, target: made.append(target))
+    assert len(made) == 5
+    for target in made:
+        assert os.path.realpath(target) == os.path.normpath(target)
+        assert os.path.normpath(target).startswith(f"{tmp_path}/sr/")
+    assert set(batch.failed) == {f"https://x/{n}" for n in (0, 1, 2, 7)}
+    assert "nothing of its name can be that of a file" in batch.failed["https://x/0"]
+    assert os.listdir(tmp_path) in (["sr", "found.json"], ["found.json", "sr"])
+
+
+def test_scenes_that_cannot_be_written_fail_alone(tmp_path):
+    """Two of one name, a name of 300 letters, a file where a folder is to be, and a link to nowhere."""
+    names = ["a b", "a/b", "n" * 300, "taken", "fine"]
+    items = [{"id": name, "links": [{"rel": "self", "href": name}]} for name in names]
+    listed = write(tmp_path / "found.json", json.dumps({"features": items}))
+    (tmp_path / "sr").mkdir()
+    (tmp_path / "sr" / "taken").write_text("mine")
+    made = []
+    batch = predict_batch(listed, str(tmp_path / "sr" / "{name}" / "x.tif"), lambda *told: made.append(told))
+    assert made == [(["fine"], f"{tmp_path}/sr/fine/x.tif")]
+    assert set(batch.failed) == {"a_b", "n" * 300, "taken"}
+    assert "2 scenes of the list are called a_b" in batch.failed["a_b"]
+    assert "file systems allow 255" in batch.failed["n" * 300]
+    assert batch.failed["taken"] == f"folder {tmp_path}/sr/taken cannot be made: File exists"
+    assert (tmp_path / "sr" / "taken").read_text() == "mine"
+
+
+def test_a_scene_named_by_dots_alone_fails_alone(tmp_path):
+    listed = write(tmp_path / "list.txt", "..tif\nb.tif\n")
+    batch = predict_batch(listed, str(tmp_path / "sr"), lambda sources, _: sources)
+    assert batch.done == [[f"{tmp_path}/b.tif"]]
+    assert list(batch.failed) == [f"{tmp_path}/..tif"]
+
+
+def test_an_output_never_replaces_what_another_scene_is_read_from(tmp_path, make_raster):
+    for name in ("a.tif", "a_sr.tif"):
+        make_raster(np.ones((1, 4, 4), "uint16"), name=name)
+    listed = write(tmp_path / "list.txt", "a.tif\na_sr.tif\n")
+    batch = predict_batch(listed, str(tmp_path / "{name}_sr.tif"), lambda *told: told, overwrite=True)
+    assert [target for _, target in batch.done] == [f"{tmp_path}/a_sr_sr.tif"]
+    assert batch.failed == {"a": f"{tmp_path}/a_sr.tif would replace what is read; choose another folder or name"}
+    search = write(
+        tmp_path / "found.json", json.dumps({"features": [{"id": "found", "links": [{"rel": "self", "href": "x"}]}]})
+    )
+    batch = predict_batch(search, str(tmp_path), lambda *told: told, overwrite=True, stac=True)
+    assert "found.json would replace what is read" in batch.failed["found"]
+
+
+def test_a_scene_is_done_when_all_of_its_files_are_there(tmp_path):
+    for name in ("a.tif", "b.tif", "b.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "bands").mkdir()
+    assert [is_done(str(tmp_path / name), stac=True) for name in ("a.tif", "b.tif", "c.tif")] == [False, True, False]
+    assert [is_done(str(tmp_path / name)) for name in ("a.tif", "bands/", "c" * 300)] == [True, False, False]
+    (tmp_path / ".b.tif.geosr").mkdir()
+    assert is_done(str(tmp_path / "b.tif"), stac=True)
+    (tmp_path / ".b.tif.geosr" / "publishing.json").touch()
+    assert not is_done(str(tmp_path / "b.tif"), stac=True), "a run was killed before all had their names"
 
 
 def test_a_defect_costs_its_scene_only(tmp_path, caplog):

@@ -97,6 +97,51 @@ def test_a_scene_that_fits_nothing_is_told_what_would_fit(scene):
     assert "--bands" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("factor", "expected"), [(None, "ten-x4"), (2, "ten-x2"), (3, "any-x3"), (4, "ten-x4")])
+@pytest.mark.usefixtures("shelf")
+def test_a_factor_chooses_among_the_models_that_fit(scene, factor, expected):
+    assert choose_model(scene(), factor=factor).spec.name == expected
+
+
+@pytest.mark.usefixtures("shelf")
+def test_a_factor_that_no_model_has_is_refused_with_those_that_there_are(scene):
+    with pytest.raises(UsageError, match=r"no shipped model that fits scene\.tif has factor 8; .* of factor 2 3 4"):
+        choose_model(scene(), factor=8)
+    with pytest.raises(UsageError, match=r"no shipped model that fits scene\.tif has factor 4; .* of factor 2$"):
+        choose_model(scene(SWIR, 20), factor=4)
+
+
+@pytest.mark.parametrize(
+    ("variant", "factor", "expected"),
+    [
+        (None, 2, "s2-rgbn-x2"), (None, 4, "s2-rgbn-x4"), ("fast", 2, "s2-rgbn-x2-fast"),
+        ("fast", 4, "s2-rgbn-x4-fast"), ("detail", 4, "s2-rgbn-x4-gan"),
+    ],
+)  # fmt: skip
+def test_factor_and_variant_choose_together_among_the_shipped_models(scene, variant, factor, expected):
+    assert choose_model(scene(), variant=variant, factor=factor).spec.name == expected
+
+
+def test_a_variant_without_the_factor_and_a_model_of_another_are_refused(scene):
+    with pytest.raises(UsageError, match=r"variant 'detail' that fits scene\.tif has factor 2; .* of factor 4"):
+        choose_model(scene(), variant="detail", factor=2)
+    with pytest.raises(UsageError, match=r"'s2-rgbn-x2' makes pixels 2 times finer, and factor=4 is asked for"):
+        choose_model(scene(), "s2-rgbn-x2", factor=4)
+    assert choose_model(scene(), "s2-rgbn-x2", factor=2).spec.scale == 2
+
+
+def test_the_factor_of_a_guided_model_counts_from_the_pixels_that_were_measured(scene):
+    spec = find_weights("s2-20m-x2").spec
+    assert (spec.scale, spec.factor) == (1, 2)
+    assert choose_model(scene(spec.bands), "s2-20m-x2", factor=2).spec == spec
+
+
+def test_bands_are_found_by_any_name(scene, monkeypatch):
+    own = WeightsFile(Path("own.safetensors"), ModelSpec("own", "compact", 2, ("red", "nir")))
+    monkeypatch.setattr(choose, "shipped_models", lambda: [own])
+    assert choose_model(scene(("B8", "B4"))) is own
+
+
 def test_a_scene_without_names_is_told_how_to_name_its_bands(scene):
     for wanted in (None, "s2-rgbn-x4"):
         with pytest.raises(ModelError, match=r"has 4 bands without names; .*(?s:.*)--bands B02,B03,B04,B08"):

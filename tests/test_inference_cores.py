@@ -2,11 +2,13 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
-from geosr.grid import TilePlan, scaled
+from geosr.grid import TilePlan, flipped, scaled
 from geosr.inference import SuperResolver
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.cores import superresolve_cores
+from geosr.inference.ensemble import Answer
 from geosr.io.raster import Raster
 from geosr.models import Model, ModelSpec
 from geosr.testing import coordinate_raster, impulse_model
@@ -86,6 +88,56 @@ def test_blended_cores_are_those_of_the_whole_plan_to_the_bit_and_no_others_are_
         same = everything[core.tile.index]
         np.testing.assert_array_equal(core.valid, same.valid)
         np.testing.assert_array_equal(core.sr, same.sr)
+
+
+class Turned(Pixels):
+    """The same ground, its rows and columns stored in reversed order."""
+
+    def __init__(self, flips):
+        super().__init__()
+        self.array, self.valid = flipped(self.array, flips), flipped(self.valid, flips)
+
+
+def noisy():
+    torch.manual_seed(0)
+    return Model(ModelSpec("noisy", "stochastic", 2, ("a", "b", "c", "d"), {"channels": 8, "blocks": 1}))
+
+
+def windows_of_attention():
+    torch.manual_seed(0)
+    size = {"channels": 8, "blocks": 1, "depth": 2, "heads": 2, "window_size": 4, "global_skip": False}
+    return Model(ModelSpec("swin", "swinir", 2, ("a", "b", "c", "d"), size, consistency_mtf=None))
+
+
+@pytest.mark.parametrize("flips", [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (lambda: impulse_model(2, 3), Answer()),
+        (noisy, Answer(seeds=range(3, 5))),
+        (windows_of_attention, Answer()),
+        (windows_of_attention, Answer(tta=True)),
+    ],
+    ids=["convolutions", "noise", "windows", "orientations"],
+)
+def test_reversed_rows_and_columns_are_turned_for_the_network_and_back(model, answer, flips):
+    resolver = SuperResolver(model(), device="cpu", precision="fp32")
+    halo, multiple_of = resolver.halo, resolver.spec.multiple_of
+    pixels = Pixels()
+    (core,) = superresolve_cores(pixels, TilePlan(SHAPE, 128, halo, multiple_of), resolver, [0], answer=answer)
+    mask = np.kron(pixels.valid, np.ones((2, 2), bool))
+    expected = np.where(mask, core.sr, 0)
+    turned = Turned(flips)
+    (one,) = superresolve_cores(
+        turned, TilePlan(SHAPE, 128, halo, multiple_of, flips=flips), resolver, [0], answer=answer
+    )
+    np.testing.assert_array_equal(np.where(mask, flipped(one.sr, flips), 0), expected)
+    np.testing.assert_array_equal(one.valid, turned.valid)
+    got = np.zeros_like(expected)
+    plan = TilePlan(SHAPE, 32, halo, multiple_of, flips=flips)
+    for core in superresolve_cores(turned, plan, resolver, range(len(plan)), answer=answer):
+        got[:, *scaled(core.tile.core, 2)] = 0 if core.sr is None else core.sr
+    np.testing.assert_allclose(np.where(mask, flipped(got, flips), 0), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("ahead", "threads"), [(0, {threading.main_thread().name}), (1, {"read_0"})])

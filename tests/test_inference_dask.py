@@ -2,8 +2,10 @@ import os
 import resource
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -214,6 +216,38 @@ def test_a_scheduler_that_is_not_there_is_an_error(folder, tmp_path, monkeypatch
             predict(folder / "scene.tif", tmp_path / "sr.tif", executor=Dask(address), **options(folder))
     with pytest.raises(InputError, match=r"gone\.json does not exist; dask scheduler --scheduler-file .*gone\.json"):
         Dask(str(tmp_path / "gone.json"))
+
+
+@pytest.mark.parametrize("answer", [None, b"HTTP/1.0 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9\r\n", bytes(64)])
+def test_whatever_else_answers_is_no_scheduler(folder, tmp_path, monkeypatch, answer):
+    """Nothing at all, a web server, a login server, zeros: the client would wait for ever."""
+    monkeypatch.setattr(dask, "ANSWER", 0.5)
+
+    class Other(socketserver.BaseRequestHandler):
+        def handle(self):
+            if answer:
+                self.request.sendall(answer)
+            done.wait(10)
+
+    done = threading.Event()
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"tcp://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(InputError, match=rf"no Dask scheduler answers at {address} "):
+            predict(folder / "scene.tif", tmp_path / "sr.tif", executor=Dask(address), **options(folder))
+        done.set()
+        server.shutdown()
+    assert not (tmp_path / "sr.tif").exists()
+
+
+def test_a_worker_and_a_damaged_scheduler_file_are_no_scheduler(client, tmp_path):
+    (worker, *_) = client.nthreads()
+    with pytest.raises(InputError, match="a Dask worker answers there"):
+        dask._connect(worker)
+    for text in ("", "[]", '{"address": 5}', '{"address": "nowhere"}'):
+        (tmp_path / "scheduler.json").write_text(text)
+        with pytest.raises(InputError, match=r"no Dask scheduler answers at .*scheduler\.json"):
+            dask._connect(str(tmp_path / "scheduler.json"))
 
 
 def test_without_dask_the_extra_is_named(monkeypatch):

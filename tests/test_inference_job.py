@@ -1,19 +1,18 @@
-import os
 from itertools import combinations
 
 import numpy as np
 import pytest
 from calibration_kit import calibrated
-from product_kit import crafted_zip
 
 from geosr.errors import GridError, UsageError
 from geosr.grid import TilePlan
 from geosr.inference import SuperResolver
 from geosr.inference.blend import OverlapPlan
 from geosr.inference.ensemble import Answer
-from geosr.inference.job import Job, output_radiometry, stamp
+from geosr.inference.job import Job, output_radiometry
 from geosr.inference.resident import keep
 from geosr.io.inputs import open_input
+from geosr.io.origins import files_of_scene, stamps_of
 from geosr.io.scene import open_scene
 from geosr.models import Model, ModelSpec
 from geosr.radiometry import Radiometry
@@ -70,11 +69,11 @@ def test_an_area_is_all_that_is_cut_and_its_tiles_look_around_it(scene):
 def test_the_fingerprint_tells_jobs_apart(scene, change):
     arguments = {"aoi": None, "dtype": None, "tile": 1}
     one, same, other = (
-        Job.plan(scene, model("exact"), **values).fingerprint(scene)
+        Job.plan(scene, model("exact"), **values).fingerprint(scene, stamps_of(scene.paths))
         for values in (arguments, arguments, arguments | change)
     )
     assert one == same != other
-    assert one != Job.plan(scene, model("approximate"), **arguments).fingerprint(scene)
+    assert one != Job.plan(scene, model("approximate"), **arguments).fingerprint(scene, stamps_of(scene.paths))
 
 
 def test_what_says_how_sure_the_model_is_looks_a_little_farther(scene):
@@ -98,20 +97,6 @@ def test_a_type_that_needs_no_new_encoding_is_taken():
         output_radiometry(digital, "int16")
 
 
-def test_a_file_or_store_that_changed_has_another_stamp(tmp_path):
-    shard = tmp_path / "scene.zarr" / "c" / "0"
-    shard.parent.mkdir(parents=True)
-    shard.write_bytes(b"12345")
-    (tmp_path / "scene.zarr" / "zarr.json").write_bytes(b"{}")
-    for path in (shard, tmp_path / "scene.zarr"):
-        before = stamp(str(path))
-        assert before == stamp(str(path))
-        os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1_000_000))
-        assert stamp(str(path)) != before
-    assert stamp(str(tmp_path / "scene.zarr"))[0] == 7
-    assert stamp("https://example.org/scene.tif") == []
-
-
 def test_the_fingerprint_tells_masks_apart(make_raster):
     values = np.full((1, 130, 300), 7, "uint16")
     path = make_raster(values, name="x.tif", scale=1e-4, descriptions=["B02"])
@@ -120,10 +105,5 @@ def test_the_fingerprint_tells_masks_apart(make_raster):
     for masks in ({}, {"mask": ["clouds"]}, {"mask": ["clouds"], "mask_dilate": 20}, {"mask": ["snow"]}):
         with open_input(path, **masks) as opened:
             job = Job.plan(opened, model("exact"), aoi=None, dtype=None, tile=1)
-            prints.append(job.fingerprint(opened))
+            prints.append(job.fingerprint(opened, stamps_of(files_of_scene(opened))))
     assert all(one != other for one, other in combinations(prints, 2))
-
-
-def test_a_file_in_an_archive_is_stamped_as_the_archive(tmp_path):
-    path = crafted_zip(tmp_path / "a.zip", [("b.jp2", b"1")])
-    assert stamp(f"/vsizip/{path}/b.jp2") == stamp(str(path)) == [path.stat().st_size, path.stat().st_mtime]

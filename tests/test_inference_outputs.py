@@ -269,7 +269,7 @@ def test_of_runs_that_begin_a_group_together_each_finds_it_whole(tmp_path):
 
         with ThreadPoolExecutor(4) as threads:
             assert list(threads.map(begin, range(4))) == [(False, True)] * 4
-        assert sorted(path.name for path in folder.iterdir()) == ["lock", "shards-a.zarr"]
+        assert sorted(path.name for path in folder.iterdir()) == ["lock", "shards-a.sums", "shards-a.zarr"]
 
 
 @pytest.mark.parametrize("name", ["sr.tif", "sr.zarr"])

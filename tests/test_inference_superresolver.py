@@ -9,6 +9,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from torch import nn
 
+import geosr
 from geosr.demo import demo_scene
 from geosr.errors import ModelError, UsageError
 from geosr.grid import finer
@@ -96,11 +97,44 @@ def test_the_output_is_a_measurement_seen_again_it_is_the_input(shipped):
     assert np.abs(means - raster.array)[:, 4:-4, 4:-4].max() < 5e-3
 
 
-def test_bands_are_found_by_name_in_any_order(impulse):
+def test_bands_are_found_by_name_and_come_back_in_the_order_and_by_the_names_of_the_raster(impulse):
     array = reflectance(6, 9, 11)
-    raster = raster_of(array, bands=("B08", "B11", "B02", "B04", "B03", "B12"))
-    expected = impulse.superresolve(raster_of(array[[2, 4, 3, 0]])).array
-    np.testing.assert_array_equal(impulse.superresolve(raster).array, expected)
+    raster = raster_of(array, bands=("nir", "B11", "B02", "red", "B03", "B12"))
+    got, expected = impulse.superresolve(raster), impulse.superresolve(raster_of(array[[2, 4, 3, 0]])).array
+    assert got.bands == ("nir", "B02", "red", "B03")
+    np.testing.assert_array_equal(got.array, expected[[3, 0, 2, 1]])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros((4, 8, 8), "float32"),
+        [[[0.1]]],
+        torch.zeros(4, 8, 8),
+        "scene.tif",
+        None,
+        np.zeros((1, 4, 8, 8), "uint16"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_raster_is_told_what_is_taken(impulse, value):
+    with pytest.raises(UsageError, match=r"superresolve takes a Raster .*not .*open_scene\(path\)\.read\(\)"):
+        impulse.superresolve(value)
+    with pytest.raises(UsageError, match=r"takes a float tensor \(batch, \d bands, y, x\): .*, not "):
+        impulse(value)
+
+
+def test_a_tensor_of_another_shape_or_kind_is_refused(impulse):
+    count = len(impulse.spec.bands)
+    for lr in (
+        torch.zeros(1, count + 1, 8, 8),
+        torch.zeros(1, count, 8, 8, dtype=torch.int32),
+        torch.zeros(1, count, 0, 8),
+    ):
+        with pytest.raises(UsageError, match=f"takes a float tensor .*not torch.*{len(lr.shape) and lr.shape[1]}"):
+            impulse(lr)
+    lr = torch.rand(1, count, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(impulse(lr), impulse(lr.float()))
 
 
 def test_a_raster_without_a_band_of_the_model_is_refused(impulse):
@@ -187,6 +221,11 @@ def test_low_precision_stays_near_full_precision():
     assert low(lr).dtype == torch.float32
 
 
+def test_a_device_that_gives_no_values_back_is_refused():
+    with pytest.raises(UsageError, match=r"device 'meta' cannot be used here .*; try auto or cpu"):
+        load_model("s2-rgbn-x4", device="meta")
+
+
 def test_the_precision_that_is_picked_is_one_that_the_device_has():
     resolver = SuperResolver(impulse_model(2, 1), device="cpu")
     assert resolver.precision in {"fp32", "bf16"}
@@ -238,3 +277,92 @@ def test_a_declared_halo_is_taken_at_its_word(impulse):
         consistency_mtf=None,
     )
     assert SuperResolver(Model(measured), device="cpu").halo == 0
+
+
+class Cracked(nn.Module):
+    """Nearest-neighbour enlargement that divides by zero where reflectance is 0.25, as damaged weights might."""
+
+    reach = 0
+
+    def forward(self, lr):
+        odd = torch.where(lr == 0.25, torch.nan, 1.0)
+        return torch.nn.functional.interpolate(lr * odd, scale_factor=2)
+
+
+def cracked(**options):
+    spec = ModelSpec("cracked", "cracked", 2, BANDS, consistency_mtf=None)
+    return SuperResolver(Model(spec, Cracked()), device="cpu", **{"precision": "fp32"} | options)
+
+
+def digital(places):
+    numbers = np.full((4, 70, 90), 1500, np.uint16)
+    for band, row, column in places:
+        numbers[band, row, column] = 2500
+    return numbers
+
+
+FIRST = (
+    r"model 'cracked' makes values that are not finite of 2 valid pixels, the first in row 61, column 7 of the input"
+)
+
+
+def test_valid_input_that_becomes_nan_is_an_error_that_names_the_place_in_a_prediction(make_raster, tmp_path):
+    scene = make_raster(digital([(2, 61, 7), (0, 65, 80)]), nodata=0, scale=1e-4, descriptions=BANDS)
+    with pytest.raises(ModelError, match=FIRST + ".*reflectance is from 0.15 to 0.25.*take other weights"):
+        geosr.predict(scene, tmp_path / "sr.tif", model=cracked())
+    assert not (tmp_path / "sr.tif").exists()
+
+
+def test_the_place_is_that_in_the_scene_whatever_the_tile(make_raster, tmp_path):
+    scene = make_raster(np.pad(digital([(2, 61, 7)]), ((0, 0), (600, 0), (0, 0))) + 1, nodata=0, scale=1e-4,
+                        offset=-1e-4, descriptions=BANDS)  # fmt: skip
+    with pytest.raises(ModelError, match="the first in row 661, column 7 of the input"):
+        geosr.predict(scene, tmp_path / "sr.tif", model=cracked(), tile=64)
+
+
+def test_valid_input_that_becomes_nan_is_an_error_of_the_accessor_too(make_raster):
+    scene = make_raster(digital([(2, 61, 7), (0, 65, 80)]), nodata=0, scale=1e-4, descriptions=BANDS)
+    for chunks in (None, 40):
+        lazy = geosr.open(scene, chunks=chunks)
+        with pytest.raises(ModelError, match="not finite of"):
+            lazy.geosr.superresolve(cracked()).compute()
+
+
+def test_valid_input_that_becomes_nan_is_an_error_of_a_raster_and_every_answer():
+    array = np.full((4, 70, 90), 0.15, np.float32)
+    array[2, 61, 7] = array[0, 65, 80] = 0.25
+    for tta in (False, True):
+        with pytest.raises(ModelError, match=FIRST):
+            cracked().superresolve(raster_of(array), tta=tta)
+    with pytest.raises(ModelError, match="in row 161, column 1007"):
+        cracked().superresolve(raster_of(array), origin=(100, 1000))
+
+
+def test_what_becomes_of_invalid_pixels_does_not_matter():
+    array = np.full((4, 8, 9), 0.15, np.float32)
+    valid = np.ones((8, 9), bool)
+    valid[3, 4] = False
+    array[:, 3, 4] = 0.25
+    resolver = cracked()
+    sr = resolver(torch.from_numpy(array)[None])[0].numpy()
+    assert np.isnan(sr).any()
+    resolver.require_finite(sr, array, valid)
+    with pytest.raises(ModelError, match="of 1 valid pixels, the first in row 3, column 4"):
+        resolver.require_finite(sr, array, np.ones_like(valid))
+
+
+def test_a_narrow_precision_or_huge_values_are_named_as_the_reason():
+    array = np.full((4, 8, 9), 0.25, np.float32)
+    with pytest.raises(ModelError, match="computed in bf16, whose range may be too small: try precision fp32"):
+        cracked(precision="bf16").superresolve(raster_of(array))
+    resolver = cracked()
+    array[:] = 1e38
+    with pytest.raises(ModelError, match="no reflectance is so large: say which value is nodata"):
+        resolver.require_finite(np.full((4, 16, 18), np.inf, np.float32), array, np.ones((8, 9), bool))
+
+
+def test_large_finite_values_whose_sum_overflows_are_no_error():
+    resolver = cracked()
+    resolver.require_finite(
+        np.full((4, 16, 18), 3e38, np.float32), np.zeros((4, 8, 9), np.float32), np.ones((8, 9), bool)
+    )

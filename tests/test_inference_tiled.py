@@ -435,12 +435,13 @@ def test_a_scene_without_a_valid_pixel_gives_one(resolvers, scene, tmp_path, dty
     assert np.isnan(got).all() if dtype else not got.any()
 
 
-def test_bands_are_taken_in_the_order_of_the_model(scene, tmp_path):
+def test_bands_are_found_by_any_name_and_the_result_keeps_their_order_and_names(scene, tmp_path):
     array = crop(9, 12)
     path = scene(array[[3, 1, 0, 2]], descriptions=["nir", "B3", "blue", "B04"])
     with rasterio.open(predict(path, tmp_path / "sr.tif", model=interpolation(2, mode="nearest")).path) as file:
-        np.testing.assert_array_equal(file.read()[:, ::2, ::2], array)
-        assert file.descriptions == BANDS
+        np.testing.assert_array_equal(file.read()[:, ::2, ::2], array[[3, 1, 0, 2]])
+        assert file.descriptions == ("nir", "B3", "blue", "B04")
+        assert [colour.name for colour in file.colorinterp] == ["nir", "green", "blue", "red"]
 
 
 def test_single_band_files_are_one_scene(scene, resolvers, tmp_path):
@@ -448,7 +449,8 @@ def test_single_band_files_are_one_scene(scene, resolvers, tmp_path):
     whole = predict(scene(array), tmp_path / "whole.tif", model=resolvers["s2-rgbn-x4"])
     paths = [scene(array[i : i + 1], name=f"T18STG_{BANDS[i]}_10m.tif", descriptions=None) for i in (2, 0, 3, 1)]
     parts = predict(paths, tmp_path / "parts.tif", model=resolvers["s2-rgbn-x4"])
-    np.testing.assert_array_equal(read(parts.path), read(whole.path))
+    np.testing.assert_array_equal(read(parts.path), read(whole.path)[[2, 0, 3, 1]])
+    assert parts.bands == ("B04", "B02", "B08", "B03")
     with pytest.raises(OutputError, match="choose another"):
         predict(paths, paths[2], model=resolvers["s2-rgbn-x4"], overwrite=True)
 
@@ -628,7 +630,7 @@ def test_a_second_run_on_the_same_target_is_kept_out(scene, bicubic, tmp_path):
     refused = []
 
     def again(*_):
-        with pytest.raises(OutputError, match=r"another geosr is writing .*sr\.tif; wait for it") as caught:
+        with pytest.raises(OutputError, match=r"another geosr process is writing .*sr\.tif; wait for it") as caught:
             predict(path, tmp_path / "sr.tif", model=bicubic)
         refused.append(caught)
 

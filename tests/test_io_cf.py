@@ -4,7 +4,7 @@ import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geosr.errors import GridError
+from geosr.errors import GridError, RadiometryError
 from geosr.io import cf
 from geosr.radiometry import Radiometry
 
@@ -55,6 +55,9 @@ def test_a_crs_that_cannot_be_understood_is_refused(tmp_path):
         ({}, (None, None, None)),
         ({"scale_factor": 1e-4}, (1e-4, 0, None)),
         ({"add_offset": 5}, (1, 5, None)),
+        ({"scale_factor": 1.0, "add_offset": 0.0}, (None, None, None)),  # what rioxarray writes of every file
+        ({"scale_factor": 1.0, "add_offset": 0.0, cf.COMPLETE: True}, (1, 0, None)),  # what geosr wrote
+        ({"scale_factor": [1e-4], "add_offset": "-0.1"}, (1e-4, -0.1, None)),
         ({"_FillValue": 7}, (None, None, 7)),
         ({"missing_value": 7}, (None, None, 7)),
         ({"_FillValue": 7, "fill_value": 8}, (None, None, 7)),
@@ -67,6 +70,23 @@ def test_attributes_say_what_numbers_mean(tmp_path, attributes, expected):
     (band,) = cf.stored_bands(*raster(tmp_path, attributes=attributes))
     assert tuple(said and said.value for said in (band.scale, band.offset, band.nodata)) == expected
     assert (band.description, band.dtype) == ("B04", "uint16")
+
+
+@pytest.mark.parametrize("value", ["x", [], {"a": 1}, [1, 2], True])
+@pytest.mark.parametrize("key", ["scale_factor", "add_offset", "scales", "_FillValue"])
+def test_attributes_that_are_no_numbers_are_named(tmp_path, key, value):
+    with pytest.raises(RadiometryError, match=rf"a\.zarr/B04 has {key} .*neither a number nor a list"):
+        cf.stored_bands(*raster(tmp_path, attributes={key: value}))
+
+
+def test_a_list_says_the_scale_of_each_band(tmp_path):
+    group = zarr.create_group(tmp_path / "a.zarr")
+    attributes = {"scales": [1e-4, 2e-4], "add_offset": 0.0, "long_name": ["B02", "B08"]}
+    array = group.create_array("r", shape=(2, 3, 4), dtype="uint16", dimension_names="byx", attributes=attributes)
+    bands = cf.stored_bands(array, {})
+    assert [(band.description, band.scale.value, band.offset.value) for band in bands] == [
+        ("B02", 1e-4, 0), ("B08", 2e-4, 0)
+    ]  # fmt: skip
 
 
 def test_the_fill_value_of_version_2_is_nodata_and_that_of_version_3_is_not(tmp_path):

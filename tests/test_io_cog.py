@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning
 from rio_cogeo import cog_validate
 
@@ -184,6 +185,32 @@ def test_nodata_is_kept(write, dtype, nodata):
         np.testing.assert_array_equal(file.read(), array)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(
+    ("bands", "colours"),
+    [
+        (("red", "green", "blue", "nir"), ["red", "green", "blue", "nir"]),
+        (("B02", "B03", "B04", "B08"), ["blue", "green", "red", "nir"]),
+        (("B08", "B4", "B03", "Blue", "B08_error"), ["nir", "red", "green", "blue", "undefined"]),
+        (("B04", "B03", "B02"), ["red", "green", "blue"]),
+        (("B05", "B8A", "B11"), ["gray", "undefined", "undefined"]),
+        (("red",), ["gray"]),
+    ],
+)
+def test_known_bands_say_their_colour_and_none_is_alpha(write, bands, colours, dtype):
+    if not hasattr(ColorInterp, "nir"):  # GDAL before 3.10
+        colours = [colour.replace("nir", "undefined") for colour in colours]
+    array = random_array((len(bands), 523, 601), dtype)
+    path = write(array, bands=bands)
+    for options in ({}, {"overview_level": 0}):
+        with rasterio.open(path, **options) as file:
+            assert [colour.name for colour in file.colorinterp] == colours
+    assert cog_validate(path, strict=True, quiet=True)[0]
+    with rasterio.open(path) as file:
+        assert (file.dataset_mask() == 255).all()
+        np.testing.assert_array_equal(file.read(), array)
+
+
 def test_reflectance_itself_has_no_scale_tag(write):
     with rasterio.open(write(random_array((1, 5, 5), "float32"), Radiometry(1.0, dtype="float32"))) as file:
         assert (file.scales, file.offsets) == ((1.0,), (0.0,))
@@ -338,3 +365,22 @@ def test_directories_come_before_the_blocks(write):
     assert len(starts) == 3
     assert starts == sorted(starts, reverse=True), "the smallest overview comes first"
     assert max(ends) <= min(starts)
+
+
+def test_a_block_that_is_missing_is_an_error(tmp_path):
+    """It was filled with zeros in overviews, and the next one stood in its place in the image."""
+    array = random_array((2, 700, 1100))
+    profile = profile_of(array)
+    file = BlockFile(tmp_path / "blocks")
+    made = dict(enumerate(fill_blocks(array, file)))
+    with ThreadPoolExecutor(2) as executor:
+        levels = add_overviews(file, made, profile, executor)
+        with pytest.raises(OutputError, match="would have 5 blocks for an image that takes 6"):
+            write_cog(tmp_path / "a.tif", profile, [levels[0][:-1], *levels[1:]], executor)
+        del made[4]
+        with pytest.raises(
+            OutputError, match="1 of the 6 blocks of the image are missing, first that in row 1 and column 1"
+        ):
+            add_overviews(file, made, profile, executor)
+    file.close()
+    assert not (tmp_path / "a.tif").exists()

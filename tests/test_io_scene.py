@@ -215,12 +215,12 @@ def test_files_of_different_types_are_refused(make_raster, dn):
 
 
 def test_bands_with_different_encodings_are_read_apart(make_raster, dn):
-    path = make_raster(dn, scale=[1e-4, 1e-4, 1e-4, 1e-3], descriptions=["B02", "B03", "B04", "AOT"])
+    path = make_raster(dn, scale=[1e-4, 1e-4, 1e-4, 2e-4], descriptions=["B02", "B03", "B04", "AOT"])
     with open_scene(path) as scene:
-        with pytest.raises(RadiometryError, match=r"different scale \(0\.0001, 0\.001\)"):
+        with pytest.raises(RadiometryError, match=r"different scale \(0\.0001, 0\.0002\)"):
             scene.read()
         assert scene.read(bands=["B02", "B03"]).radiometry.scale == 1e-4
-        assert scene.read(bands=["AOT"]).radiometry.scale == 1e-3
+        assert scene.read(bands=["AOT"]).radiometry.scale == 2e-4
 
 
 def test_the_names_of_gdal_and_of_people_become_canonical(make_raster, dn):
@@ -424,10 +424,12 @@ def test_a_scene_without_crs_opens_without_a_warning_of_rasterio(make_raster, dn
 
 
 def test_degrees_become_metres_at_the_latitude_of_the_scene(shared_data):
-    with open_scene(shared_data / "s2_20m_grid" / "apache.tif") as scene:
-        latitude = np.deg2rad(39.43)
+    with open_scene(shared_data / "s2_more" / "adriatic_lagoon.tif") as scene:
+        latitude = np.deg2rad(45.75)
         east, north = 111_412.84 * np.cos(latitude), 111_132.92 - 559.82 * np.cos(2 * latitude)
-        assert resolution_m(scene.geobox) == pytest.approx(0.00017966306 * np.sqrt(east * north), rel=2e-3)
+        assert resolution_m(scene.geobox) == pytest.approx(
+            np.sqrt(0.00017967224 * east * 0.00012545016 * north), rel=2e-3
+        )
 
 
 def test_feet_become_metres():
@@ -443,3 +445,30 @@ def test_numbers_and_mask_of_one_read_are_those_of_two(make_raster):
         np.testing.assert_array_equal(numbers, scene.read_digital(window, ["B03", "B02"]))
         np.testing.assert_array_equal(valid, scene.read(window, ["B03", "B02"]).valid)
     assert not valid.all()
+
+
+@pytest.mark.parametrize(
+    ("descriptions", "given", "bands", "labels"),
+    [
+        (["red", "B4 error", None], None, ("B04", "B4 error", "band3"), ("red", "B4 error", "band3")),
+        (
+            ["B4, central wavelength 665 nm", "nir_error", "x"],
+            None,
+            ("B04", "B08_error", "x"),
+            ("B4", "nir_error", "x"),
+        ),
+        (["a", "b", "c"], ["blue", "B3", "own"], ("B02", "B03", "own"), ("blue", "B3", "own")),
+        (None, None, ("band1", "band2", "band3"), ("band1", "band2", "band3")),
+    ],
+)
+def test_labels_are_the_names_as_the_file_or_the_user_spells_them(make_raster, descriptions, given, bands, labels):
+    path = make_raster(np.ones((3, 2, 2), "uint8"), descriptions=descriptions)
+    with open_scene(path, bands=given) as scene:
+        assert (scene.bands, scene.labels) == (bands, labels)
+        assert scene.select(labels) == (0, 1, 2)
+
+
+def test_files_without_descriptions_are_labelled_by_their_names(make_raster):
+    names = ["T33UUB_red.tif", "T33UUB_B3_10m.tif", "blue.tif"]
+    with open_scene([make_raster(np.ones((1, 2, 2), "uint8"), name=name) for name in names]) as scene:
+        assert (scene.bands, scene.labels) == (("B04", "B03", "B02"), ("red", "B3", "blue"))

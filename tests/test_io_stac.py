@@ -90,7 +90,7 @@ def test_without_pystac_the_extra_is_named(monkeypatch):
 
 
 def test_a_file_that_is_larger_than_any_item_is_not_parsed(tmp_path, monkeypatch):
-    monkeypatch.setattr("geosr.io.stac._LIMIT", 10)
+    monkeypatch.setattr("geosr.io.documents.LIMIT", 10)
     (tmp_path / "item.json").write_text("[" * 100)
     with pytest.raises(InputError, match="is no STAC item"):
         read_item(str(tmp_path / "item.json"))

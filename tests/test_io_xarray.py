@@ -99,3 +99,24 @@ def test_several_variables_with_bands_are_one_too_many():
         describe(parts).select(["B02", "B08"])
     with pytest.raises(BandError, match="several variables"):
         describe(xr.Dataset({"B08": cube(["B08"])[0].drop_vars("band"), "vis": parts.vis})).select(["B08", "B02"])
+
+
+@pytest.mark.parametrize("dataset", [False, True])
+def test_a_selection_without_pixels_says_how_y_runs(dataset):
+    array = cube(["B02", "B03"]).assign_coords(y=[30.0, 20.0, 10.0])
+    array = array.to_dataset("band") if dataset else array
+    with pytest.raises(GridError, match=r"is empty \(.*y 0.*y mostly descends.*\.sel\(y=slice\(north, south\)\)"):
+        describe(array.sel(y=slice(10, 20)))
+    with pytest.raises(GridError, match=r"is empty .*along x: .*\.sel\(x=slice\(west, east\)\)"):
+        array.isel(x=slice(0, 0)).geosr.reflectance()
+    with pytest.raises(GridError, match="no pixel was selected along time"):
+        array.expand_dims(time=0).geosr.info()
+    if not dataset:
+        with pytest.raises(GridError, match="no pixel was selected along band"):
+            array.isel(band=[]).geosr.superresolve()
+
+
+def test_numbers_of_bands_may_count_from_0():
+    named = cube([0, 1]).assign_attrs(long_name=["B02", "B03"])
+    assert describe(named).bands == ("B02", "B03")
+    assert describe(named.isel(band=[1, 0])).bands == ("B03", "B02")

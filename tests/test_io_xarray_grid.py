@@ -92,6 +92,52 @@ def test_what_lies_on_no_grid_says_why(array, message):
         grid(array)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("axis", ["y", "x"])
+@pytest.mark.parametrize("placed", [True, False])
+def test_coordinates_that_are_not_finite_are_no_grid(bad, axis, placed):
+    array = image(UTM) if placed else image(UTM).drop_vars("spatial_ref")
+    values = array[axis].values.copy()
+    values[3] = bad
+    with pytest.raises(GridError, match="not all finite"):
+        grid(array.assign_coords({axis: values}))
+    with pytest.raises(GridError, match="not all finite"):
+        grid(array.assign_coords({axis: np.full_like(values, bad)}))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a b", "", "1 2 3", "1 2 3 4 5 x", "nan 1 0 0 0 1", "0 0 0 0 0 0", 5, [], ["a"] * 6, [1, 2], {"a": 1}, None, b"x"],
+    ids=repr,
+)
+def test_a_transform_that_is_none_is_named(value):
+    array = image(UTM).assign_coords(spatial_ref=((), 0, {"GeoTransform": value}))
+    with pytest.raises(GridError, match=r"cube has GeoTransform .*no six numbers"):
+        grid(array)
+    if isinstance(value, list) and len(value) == 6:
+        with pytest.raises(GridError, match=r"cube has transform .*no six numbers"):
+            grid(array.drop_vars("spatial_ref").assign_attrs(transform=value))
+
+
+def test_a_transform_may_be_a_list_of_numbers_or_of_their_decimals():
+    for value in (UTM.affine.to_gdal(), [*map(str, UTM.affine.to_gdal())], np.array(UTM.affine.to_gdal())):
+        array = image(UTM).drop_vars(["y", "x"]).assign_coords(spatial_ref=((), 0, {"GeoTransform": value}))
+        assert grid(array).affine == UTM.affine
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 5, 1e400, b"x", np.array([1, 2])], ids=repr)
+def test_a_crs_that_is_none_is_named(value):
+    with pytest.raises(GridError, match="CRS that cannot be understood"):
+        grid(image(UTM).assign_coords(spatial_ref=((), 0, {"crs_wkt": value})))
+
+
+def test_a_pixel_between_those_of_its_transform_is_refused():
+    row = image(UTM).isel(y=[3])
+    assert grid(row).affine.f == UTM.affine.f - 30
+    with pytest.raises(GridError, match=r"4177028\.5 lies between the pixels of its GeoTransform"):
+        grid(row.assign_coords(y=row.y + 3.5))
+
+
 def test_coordinates_are_those_of_odc_geo_and_others_of_pixels_go():
     array = image(DEGREES).assign_coords(row=("y", np.arange(20)), where=(("y", "x"), np.zeros((20, 30))), cloud=3)
     fine = finer(DEGREES, 4)

@@ -11,7 +11,7 @@ import geosr
 from geosr.demo import demo_scene
 from geosr.errors import RadiometryError, UsageError
 from geosr.io.scene import open_scene
-from geosr.io.xarray_scene import scene_to_xarray
+from geosr.io.xarray_scene import _count, _side, scene_to_xarray
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -98,3 +98,8 @@ def test_a_scene_that_says_nothing_is_refused_at_once(make_raster):
 def test_chunks_are_a_number_of_pixels(chunks):
     with pytest.raises(UsageError, match="give the side of a chunk"):
         geosr.open(demo_scene(), chunks=chunks)
+
+
+def test_chunks_of_large_scenes_are_larger():
+    assert _side((10_980, 10_980)) == 1024
+    assert 2**14 < _count((2_000_000, 2_000_000), _side((2_000_000, 2_000_000))) <= 2**16

@@ -131,7 +131,7 @@ def test_xarray_and_rioxarray_see_what_geosr_sees(store, radiometry, transform):
     pytest.importorskip("rioxarray")
     dn = pixels(radiometry.dtype)
     if radiometry.dtype == "float32":
-        dn *= np.float32(1e-2)
+        dn *= 1e-4
         dn[:, 3, 5] = np.nan
     path = store(geobox=grid(transform), radiometry=radiometry, dn=dn)
     with open_scene(path) as scene:

@@ -9,13 +9,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "geosr"
 
-WORDS = {"errors", "files", "hashing", "sensors", "radiometry", "grid", "config", "page"}
+WORDS = {"errors", "files", "hashing", "sensors", "radiometry", "grid", "footprint", "config", "page"}
 MATHS = {"models", "losses", "metrics", "degrade"}
 EVERYTHING = (
     WORDS
     | MATHS
     | {"io", "preview", "inference", "data", "demo", "training", "testing", "xr", "cli"}
-    | {"compare", "evaluation", "_xarray_hook"}
+    | {"compare", "evaluation", "_xarray_hook", "__main__"}
 )
 
 TRAINERS = {"lightning", "pytorch_lightning", "torchgeo", "torchmetrics", "kornia"}
@@ -60,6 +60,7 @@ LADDER = {
     "xr": Part(may=EVERYTHING, never={"torch"} | TRAINERS, door=True),
     "cli": DOOR,
     "": DOOR,
+    "__main__": DOOR,
     "_xarray_hook": Part(may=EVERYTHING, never={"torch"} | READERS | TRAINERS, door=True),
 }
 

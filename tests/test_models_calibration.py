@@ -114,14 +114,32 @@ def test_what_it_depends_on_is_wider_than_the_halo(halo, scale, context):
     assert Calibration.of(SPEC).context(halo, scale) == context
 
 
+def with_error(kept, error):
+    return kept | {"bands": {band: {"detail": [0.1, 0.2], "error": error} for band in ("B02", "B08")}}
+
+
+def test_a_network_that_adds_nothing_has_one_error_everywhere():
+    assert Curve((0.0,), (0.01,)).at(np.array([0.0, 0.3])).tolist() == pytest.approx([0.01, 0.01])
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda kept: None, r"does not say how large its errors are.*geosr models calibrate MODEL SCENE"),
-        (lambda kept: kept | {"bands": {"B02": kept["bands"]["B02"]}}, "damaged calibration: KeyError"),
+        (
+            lambda kept: kept | {"bands": {"B02": kept["bands"]["B02"]}},
+            "damaged calibration: .*for each of B02 B08 a curve",
+        ),
         (lambda kept: kept | {"bands": dict.fromkeys(("B02", "B08"), Curve((0.2, 0.1), (0, 1))._asdict())}, "rise"),
         (lambda kept: kept | {"bands": dict.fromkeys(("B02", "B08"), Curve((), ())._asdict())}, "damaged"),
-        (lambda kept: kept | {"window": None}, "damaged calibration: TypeError"),
+        (lambda kept: kept | {"window": None}, "damaged calibration: it needs a window"),
+        (lambda kept: kept | {"window": 10**9}, "damaged calibration"),
+        (lambda kept: kept | {"pixels": float("inf")}, "damaged calibration"),
+        (lambda kept: kept | {"scenes": [7]}, "damaged calibration"),
+        (lambda kept: kept | {"bands": 7}, "damaged calibration"),
+        (lambda kept: with_error(kept, [0.1, float("nan")]), "finite"),
+        (lambda kept: with_error(kept, ["x", 1]), "damaged"),
+        (lambda kept: with_error(kept, [-1, 1]), "damaged"),
     ],
 )
 def test_weights_without_a_calibration_or_with_a_damaged_one_say_so(change, told):

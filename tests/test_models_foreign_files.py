@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from geosr.errors import ModelError
 from geosr.models import Model, ModelSpec, save_model
+from geosr.models.foreign import import_model
 from geosr.models.foreign.files import read_config, read_foreign
 
 WEIGHT, AVERAGE = torch.tensor([1.0]), torch.tensor([2.0])
@@ -132,7 +133,7 @@ def test_without_omegaconf_its_containers_are_refused_too(written, monkeypatch):
     [
         ({}, "holds no weights"),
         ([WEIGHT], "holds a list; weights are tensors by name"),
-        ({"a": WEIGHT, "epoch": 3}, "holds no state dictionary: epoch are no tensors"),
+        ({"a": WEIGHT, "epoch": 3}, "holds no state dictionary: epoch is of type int, no plain tensor"),
     ],
 )
 def test_what_holds_no_weights_is_refused(content, told, written):
@@ -177,3 +178,46 @@ def test_a_yaml_that_is_none_is_refused(text, told, tmp_path):
 def test_a_yaml_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ModelError, match=r"nowhere\.yaml cannot be read"):
         read_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["a: ${oc.env:HOME}\n", "a: '${oc.decode:${oc.env:HOME}}'\n", "a: {b: '${ oc.env:HOME}'}\n"]
+)
+def test_a_yaml_does_not_ask_for_the_environment(text, tmp_path):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ModelError, match="which is not looked up; write its value"):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_a_yaml_of_aliases_of_aliases_ends_at_once(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    (tmp_path / "config.yaml").write_text("\n".join(lines))
+    with pytest.raises(ModelError, match="more than 20 times by aliases"):
+        read_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": {1: torch.zeros(2)}},
+        {"state_dict": {"a": 1}, "ema_state": {"shadow_params": 7}},
+        {"state_dict": {"a\x1b[31m": "x"}},
+        {"params": {"a": torch.zeros(1).expand(1000)}},
+        {"params": {"a": torch.zeros(2, 2).to_sparse()}},
+    ],
+)
+def test_odd_contents_are_refused_without_a_traceback(content, tmp_path):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(ModelError, match=r"^[^\x1b]*$"):
+        import_model(tmp_path / "odd.pth", white=0.4)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    path = tmp_path / "net.pth"
+    torch.save({"params": {"body.0.weight": torch.arange(100.0)}}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(100.0).numpy().tobytes()) + 50] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="differs from its checksum"):
+        read_foreign(path)

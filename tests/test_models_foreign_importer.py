@@ -145,7 +145,9 @@ def test_a_white_that_is_no_brightness_is_refused(white, written):
 def test_missing_tensors_are_named(written):
     state = layouts.rrdbnet()
     del state["body.1.rdb2.conv3.bias"]
-    with pytest.raises(ModelError, match=r"does not fit it: .*Missing key.* \"body\.1\.body\.1\.layers\.2\.bias\""):
+    with pytest.raises(
+        ModelError, match=r"looks like RRDBNet .*does not fit.* body\.1\.body\.1\.layers\.2\.bias is missing"
+    ):
         import_model(written(state))
 
 
@@ -213,3 +215,24 @@ def test_a_network_that_does_not_come_back_is_refused(spandrel, written):
     path = written(spandrel((3, 3), again=2.0))
     with pytest.raises(ModelError, match="cannot be kept: spandrel makes another network"):
         import_model(path)
+
+
+def test_weights_that_are_not_finite_are_refused_by_their_tensor(written):
+    state = layouts.rrdbnet()
+    state["conv_last.bias"][0] = float("inf")
+    with pytest.raises(ModelError, match=r"1 weights that are not finite, in tail\.bias"):
+        import_model(written({"params": state}))
+
+
+def test_layers_are_counted_no_further_than_there_are_tensors(written):
+    state = layouts.rrdbnet()
+    state["body.999999999.rdb1.conv1.weight"] = state["body.0.rdb1.conv1.weight"]
+    with pytest.raises(ModelError, match="would have 1000000000 layers; the file is damaged"):
+        import_model(written({"params": state}))
+
+
+def test_a_tensor_alone_does_not_make_a_network_as_wide_as_it_is(written):
+    state = layouts.rrdbnet()
+    state["conv_first.weight"] = torch.zeros(300_000, 3, 1, 1)
+    with pytest.raises(ModelError, match=r"does not fit"):
+        import_model(written({"params": state}))

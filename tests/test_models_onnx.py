@@ -8,7 +8,7 @@ import torch
 import geosr
 from geosr.errors import GeosrError, ModelError, UsageError
 from geosr.inference import SuperResolver
-from geosr.models import load_model
+from geosr.models import ModelSpec, load_model
 from geosr.models.onnx import OnnxNetwork, settle
 
 
@@ -83,7 +83,7 @@ def test_memory_that_runs_out_is_told_as_pytorch_tells_it(small_onnx, monkeypatc
     network = OnnxNetwork(small_onnx)
     lr = torch.rand(1, 4, 8, 8)
     network(lr)
-    for said, kind in (("Failed to allocate memory for requested buffer", torch.OutOfMemoryError), ("bug", ValueError)):
+    for said, kind in (("Failed to allocate memory for requested buffer", torch.OutOfMemoryError), ("bug", ModelError)):
         monkeypatch.setitem(network._sessions, lr.device, _Fails(ValueError(said)))
         with pytest.raises(kind, match=said):
             network(lr)
@@ -121,3 +121,64 @@ def test_without_onnx_runtime_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(GeosrError, match=r"x\.onnx needs onnxruntime: pip install 'geosr\[onnx\]'"):
         load_model(tmp_path / "x.onnx")
+
+
+def test_metadata_that_is_no_text_is_damage(small_onnx, tmp_path):
+    content = small_onnx.read_bytes()
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(content.replace(b'"architecture"', b'"architect\xffre"'))
+    assert path.read_bytes() != content
+    with pytest.raises(ModelError, match=r"damaged\.onnx (has damaged metadata|is not an ONNX file)"):
+        load_model(path)
+
+
+@pytest.fixture
+def graph(tmp_path, onnxruntime):
+    """A factory of ONNX files with geosr's metadata whose graph passes an image of some shape on."""
+    onnx = pytest.importorskip("onnx")
+
+    def make(shape, kind="FLOAT", out=None, **facts):
+        ends = [
+            onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), sides)
+            for name, sides in (("lr", shape), ("sr", out or shape))
+        ]
+        nodes = [onnx.helper.make_node("Identity", ["lr"], ["sr"])]
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:]),
+            opset_imports=[onnx.helper.make_opsetid("", 17)],
+            ir_version=8,
+        )
+        spec = ModelSpec("odd", "compact", bands=("B02", "B03"), **{"halo": 0, "scale": 1} | facts)
+        onnx.helper.set_model_props(model, spec.to_metadata())
+        path = tmp_path / "odd.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        (["b", 4, "y", "x"], "FLOAT"),
+        (["b", 2, 64, 64], "FLOAT"),
+        ([1, 2, "y", "x"], "FLOAT"),
+        (["b", "y", "x"], "FLOAT"),
+        (["b", 2, "y", "x"], "FLOAT16"),
+        (["b", 2, "y", "x"], "DOUBLE"),
+    ],
+)
+def test_a_graph_of_other_images_than_its_specification_says_is_refused(graph, shape, kind):
+    with pytest.raises(ModelError, match=r"holds a graph from .*one from float32 \(batch, 2 bands, y, x\) of any size"):
+        load_model(graph(shape, kind))
+
+
+def test_a_graph_of_another_scale_than_its_specification_says_is_an_error(graph):
+    model = load_model(graph(["b", 2, "y", "x"], out=["b", 2, "v", "u"], scale=2))
+    with pytest.raises(ModelError, match=r"makes \(1, 2, 8, 8\) .*; its specification says \(1, 2, 16, 16\)"):
+        model(torch.rand(1, 2, 8, 8))
+
+
+def test_a_graph_without_a_halo_is_damaged(graph):
+    with pytest.raises(ModelError, match="its halo is null"):
+        load_model(graph(["b", 2, "y", "x"], halo=None))

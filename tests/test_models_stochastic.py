@@ -145,7 +145,8 @@ def test_noise_reaches_no_farther_than_the_image_does():
     quiet, loud = torch.zeros(1, 3, 41, 41), torch.zeros(1, 3, 41, 41)
     loud[..., 20, 20] = 3
     touched = (network(lr, loud) - network(lr, quiet))[0].abs().amax(0).nonzero() // 2 - 20
-    assert 0 < touched.abs().max() <= network.reach == measure_halo(network, ModelSpec("m", "", 2, ("B02", "B03")))
+    facts = ModelSpec("m", "stochastic", 2, ("B02", "B03"))
+    assert 0 < touched.abs().max() <= network.reach == measure_halo(network, facts)
 
 
 def test_noise_stays_small_in_a_fresh_network():

@@ -1,13 +1,18 @@
+import errno
 import hashlib
 import json
+import math
+import random
+import resource
 import struct
 from dataclasses import replace
+from time import perf_counter
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from geosr.errors import ModelError
+from geosr.errors import ModelError, OutputError, printable
 from geosr.models import Model, ModelSpec, WeightsFile, find_weights, load_model, save_model, shipped_models
 from geosr.models.weights import save_facts
 
@@ -261,3 +266,161 @@ def test_an_onnx_file_is_found_but_not_trained(small_onnx, small_weights):
     assert not find_weights(small_onnx).trainable
     assert find_weights(small_weights).trainable
     assert find_weights(small_onnx).spec == find_weights(small_weights).spec
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    def sync(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("geosr.files.sync_to_disk", sync)
+
+
+def test_on_a_full_disk_the_weights_that_are_there_are_kept(saved, full_disk):
+    before = saved.path.read_bytes()
+    for write in (
+        lambda: save_model(build(), saved.path),
+        lambda: save_facts(saved, replace(saved.spec, variant="fast"), saved.path),
+        lambda: save_model(build(), saved.path.with_name("new.safetensors")),
+    ):
+        with pytest.raises(OutputError, match=r"\.safetensors could not be written: No space left on device"):
+            write()
+    assert saved.path.read_bytes() == before
+    assert [path.name for path in saved.path.parent.iterdir()] == ["tiny.safetensors"]
+
+
+def with_tensors(source, target, **changes):
+    """A copy of a weights file with other tensors."""
+    metadata = header_of(source)["__metadata__"]
+    tensors = {name: value for name, value in (load_file(source) | changes).items() if value is not None}
+    save_file(tensors, target, metadata=metadata)
+    return target
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_weights_that_are_not_finite_are_refused_by_their_tensor(saved, tmp_path, value, dtype):
+    bias = torch.zeros(4, dtype=dtype)
+    bias[2] = value
+    path = with_tensors(saved.path, tmp_path / "odd.safetensors", **{"body.0.bias": bias})
+    with pytest.raises(ModelError, match=r"odd\.safetensors has 1 weights that are not finite, in body\.0\.bias"):
+        load_model(path)
+
+
+def test_weights_beyond_float32_are_not_finite(saved, tmp_path):
+    bias = torch.full((4,), 1e300, dtype=torch.float64)
+    path = with_tensors(saved.path, tmp_path / "odd.safetensors", **{"body.0.bias": bias})
+    with pytest.raises(ModelError, match=r"4 weights that are not finite, in body\.0\.bias"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"body.0.bias": None}, r"body\.0\.bias is missing"),
+        ({"body.9.bias": torch.zeros(3)}, r"body\.9\.bias is unexpected"),
+        ({"body.0.bias": torch.zeros(5)}, r"body\.0\.bias is 5 float32 and not 4 float32"),
+        ({"body.0.bias": torch.zeros(4, dtype=torch.int32)}, r"body\.0\.bias is 4 int32 and not 4 float32"),
+        ({"body.0.bias": torch.zeros(4, dtype=torch.complex64)}, r"body\.0\.bias of type C64; weights are F64 F32"),
+        ({"a\x1b[2J": torch.zeros(4)}, "a\ufffd\\[2J is unexpected"),
+    ],
+)
+def test_tensors_of_another_network_are_named(saved, tmp_path, changes, told):
+    path = with_tensors(saved.path, tmp_path / "odd.safetensors", **changes)
+    with pytest.raises(ModelError, match=told):
+        load_model(path)
+
+
+HUGE = [
+    {"arguments": {"channels": 100_000, "blocks": 1}},
+    {"arguments": {"channels": 1000, "blocks": 1000}},
+    {"arguments": {"channels": 4, "blocks": 10**6}},
+    {"scale": 64},
+    {"scale": 100_000},
+    {"bands": [f"B{number}" for number in range(10**5)]},
+    {"bands": [f"B{number}" for number in range(1000)], "arguments": {}},
+    {"architecture": "swinir", "arguments": {"window_size": 1000, "depth": 1000, "blocks": 1000, "channels": 4}},
+    {"architecture": "esrgan", "arguments": {"growth_channels": 1000, "unshuffle": 1000}},
+    {"architecture": "plksr", "arguments": {"kernel": 1023}},
+    {"architecture": "rcab", "arguments": {"reduction": 0}},
+    {"architecture": "lka", "arguments": {"large_kernel_size": 10**30}},
+    {"architecture": "stochastic", "arguments": {"noise_channels": -1}},
+    {"architecture": "compact", "arguments": {"channels": "x"}},
+    {"architecture": "compact", "arguments": {"channels": 4.0}},
+    {"architecture": "compact", "arguments": {"bands": 4}},
+    {"architecture": "srresnet", "arguments": {"use_icnr": "yes"}},
+    {"architecture": "interpolation", "arguments": {"mode": "cubic"}},
+]
+
+
+@pytest.mark.parametrize("change", HUGE, ids=range(len(HUGE)))
+def test_no_size_in_a_specification_is_believed_before_the_tensors_show_it(saved, tmp_path, change):
+    other = rewrite(saved.path, tmp_path / "huge.safetensors", lambda spec: spec | change)
+    started, before = perf_counter(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match=r"huge\.safetensors"):
+        load_model(other)
+    assert perf_counter() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_the_halo_is_the_network_s_whatever_the_file_says(saved, tmp_path):
+    for halo in (0, 900, None):
+        other = rewrite(saved.path, tmp_path / "halo.safetensors", lambda spec, halo=halo: spec | {"halo": halo})
+        assert load_model(other).spec.halo == saved.spec.halo
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b", "a" * 300 + ".safetensors"])
+def test_a_name_that_no_file_can_have_is_no_model(name):
+    with pytest.raises(ModelError, match=r"cannot be read|is unknown|does not exist"):
+        find_weights(name)
+
+
+def test_a_header_beyond_any_use_is_refused(saved, tmp_path):
+    path = tmp_path / "long.safetensors"
+    with path.open("wb") as file:
+        file.write((40 * 2**20).to_bytes(8, "little"))
+        file.truncate(50 * 2**20)
+    with pytest.raises(ModelError, match="header of 41,943,040 bytes"):
+        find_weights(path)
+
+
+ODD = [
+    *(None, True, 0, -1, 2, 7, 10**6, 10**30, 0.5, 1e308, math.nan, math.inf, "", "x", ".x", "this.x", "\x1b[31m"),
+    *([], [1], [[]], {}, {"a": 1}, ["B02"] * 3, "swinir", "guided", "spandrel", "interpolation", "\ud800"),
+]
+
+
+def mutated(content, dice):
+    """Bytes of a weights file with one thing changed: in its specification, its header, or anywhere."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header, data = json.loads(content[8 : 8 + length]), bytearray(content[8 + length :])
+    spec = json.loads(header["__metadata__"]["geosr"])
+    tensors = [name for name in header if name != "__metadata__"]
+    what = dice.choice(["fact", "fact", "argument", "header", "bytes", "cut"])
+    if what == "fact":
+        spec[dice.choice(list(spec))] = dice.choice(ODD)
+    elif what == "argument":
+        spec["arguments"][dice.choice(["channels", "blocks", "mean", "std", "base", "depth"])] = dice.choice(ODD)
+    elif what == "header":
+        fact = dice.choice(["dtype", "shape", "data_offsets"])
+        header[dice.choice(tensors)][fact] = dice.choice([*ODD, "I32", "F16", [0, 10**12], [2**40, 2**40]])
+    header["__metadata__"]["geosr"] = json.dumps(spec)
+    text = json.dumps(header).encode("utf-8", "surrogatepass")
+    content = bytearray(struct.pack("<Q", len(text)) + text + data)
+    if what == "bytes":
+        for _ in range(3):
+            content[dice.randrange(len(content))] = dice.randrange(256)
+    return bytes(content[: dice.randrange(len(content))] if what == "cut" else content)
+
+
+def test_a_mutated_file_is_loaded_or_refused_in_a_sentence(saved, tmp_path):
+    content, path = saved.path.read_bytes(), tmp_path / "mutated.safetensors"
+    refusals = []
+    for seed in range(100):
+        path.write_bytes(mutated(content, random.Random(seed)))
+        try:
+            load_model(path)
+        except ModelError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 50
+    assert [printable(refusal) for refusal in refusals] == refusals

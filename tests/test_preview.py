@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
 from PIL import Image
 
@@ -52,6 +53,26 @@ def panels(picture, shape):
         for top, h, w in ((GAP + CAPTION, height, width), (second, side, side))
         for left in (GAP, 2 * GAP + column)
     ]
+
+
+def test_what_a_mask_leaves_out_is_black_before_and_after(make_raster, tmp_path, monkeypatch):
+    monkeypatch.setattr("geosr.preview.STRIP", 7)
+    lr = random_scene(40, 40)
+    valid = np.ones((40, 40), bool)
+    valid[:, 30:] = False
+    path = make_raster(lr, name="lr.tif", scale=1e-4, descriptions=BANDS)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
+        file.write_mask(valid)
+    fine = make_raster(repeated(np.where(valid, lr, 0)), name="sr.tif", scale=1e-4, nodata=0, descriptions=BANDS)
+    with open_scene(path) as scene, open_scene(fine) as sr:
+        window = (slice(0, 40), slice(0, 40))
+        write_preview(scene, sr, tmp_path / "p.png", bands=BANDS, window=window, radiometry=sr.radiometry)
+    with Image.open(tmp_path / "p.png") as picture:
+        before, after, *_ = panels(np.asarray(picture), (40, 40))
+    for panel in (before, after):
+        dark = (panel == 0).all(axis=(0, 2))
+        assert dark[-150:].all()
+        assert not dark[:450].any()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 137), (137, 1), (3, 2), (90, 120), (79, 81), (700, 650)])
@@ -164,7 +185,7 @@ def test_reflectance_in_float_looks_as_its_digital_numbers_do(preview, make_rast
 
 def test_a_file_that_says_nothing_is_read_as_its_scene_is(make_raster, tmp_path):
     """--scale 1 leaves no tag in the result."""
-    lr = random_scene(9, 9)
+    lr = random_scene(9, 9) % 2 + 1
     scene, fine = make_raster(lr), make_raster(repeated(lr), name="sr.tif")
     with open_scene(scene, bands=BANDS, scale=1, nodata=0) as opened, open_scene(fine, bands=BANDS) as sr:
         assert write_preview(

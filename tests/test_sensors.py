@@ -6,7 +6,16 @@ import pytest
 
 from geosr.errors import BandError, RadiometryError
 from geosr.radiometry import Radiometry
-from geosr.sensors import SENSORS, _key, canonical_band, get_sensor, parse_baseline
+from geosr.sensors import (
+    SENSORS,
+    _key,
+    canonical_band,
+    canonical_name,
+    common_name,
+    get_sensor,
+    parse_baseline,
+    spelt_band,
+)
 
 
 @pytest.fixture(params=["sentinel-2-l2a", "sentinel-2-l1c"])
@@ -140,3 +149,23 @@ def test_the_reference_reflectance_is_that_of_the_reference_radiance():
     for name in radiance:
         assert sensor.band(name).reference == pytest.approx(math.pi * radiance[name] / irradiance[name], rel=3e-3)
     assert all(band.snr and band.reference for band in sensor.bands)
+
+
+def test_every_band_of_sentinel_2_has_its_own_common_name_which_is_an_alias_of_it():
+    bands = get_sensor("sentinel-2-l2a").band_names
+    assert tuple(canonical_band(common_name(band)) for band in bands) == bands
+
+
+@pytest.mark.parametrize(
+    ("name", "canonical", "label"),
+    [
+        ("red", "B04", "red"),
+        ("B4, central wavelength 665 nm", "B04", "B4"),
+        ("nir_error", "B08_error", "nir_error"),
+        ("B8A_spread (reflectance)", "B8A_spread", "B8A_spread"),
+        ("type_error", None, "type_error"),
+        ("thermal (10.9 um)", None, "thermal (10.9 um)"),
+    ],
+)
+def test_a_band_keeps_the_spelling_of_its_name_without_commentary(name, canonical, label):
+    assert (canonical_name(name), spelt_band(name)) == (canonical, label)

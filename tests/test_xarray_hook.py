@@ -47,3 +47,25 @@ def test_without_xarray_the_rest_works_and_open_says_what_is_missing():
         "except geosr.GeosrError as error:\n    print(error)"
     )
     assert "pip install 'geosr[xarray]'" in in_a_fresh_interpreter(code)
+
+
+@pytest.mark.parametrize(
+    ("missing", "use", "message"),
+    [
+        ("xarray", "geosr.open('scene.tif')", "a scene as an xarray object needs xarray: pip install 'geosr[xarray]'"),
+        ("lightning", "geosr.train()", "training needs lightning: pip install 'geosr[train]'"),
+        ("lightning", "from geosr.training import train", "training needs lightning: pip install 'geosr[train]'"),
+        (
+            "lightning",
+            "geosr.data.GeoSRDataModule",
+            "geosr.data.GeoSRDataModule needs lightning: pip install 'geosr[train]'",
+        ),
+    ],
+)
+def test_a_missing_extra_is_named_as_the_command_names_it(missing, use, message):
+    code = (
+        f"import sys; sys.modules[{missing!r}] = None\nimport geosr, geosr.data\n"
+        f"try:\n    {use}\nexcept geosr.GeosrError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == (message, 0), done.stderr

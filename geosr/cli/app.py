@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from geosr import __version__
-from geosr.errors import GeosrError
+from geosr.errors import GeosrError, printable
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,10 +65,19 @@ def _is_number(text: str) -> bool:
     return True
 
 
+class _Printable(logging.Formatter):
+    """Messages without the control characters that names in files may have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message, as a terminal may show it."""
+        return printable(super().format(record))
+
+
 def main() -> None:
     """Run the command: exit code 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.INFO)
     for handler in logging.getLogger().handlers:  # a run's own log says everything all the same
+        handler.setFormatter(_Printable("%(message)s"))
         handler.setLevel(logging.WARNING if {"-q", "--quiet"} & set(sys.argv) else logging.INFO)
     for noisy in (
         "rasterio",
@@ -86,7 +95,7 @@ def main() -> None:
     except GeosrError as error:
         if "--debug" in takewhile(lambda argument: argument.startswith("-"), sys.argv[1:]):  # not that of a command
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != 130:  # Typer turns an interrupt into this code

@@ -29,6 +29,7 @@ from geosr.cli.options import (
     Quiet,
     Scale,
     Sensor,
+    TrustModule,
     progress_bar,
     split_names,
 )
@@ -149,6 +150,7 @@ def evaluate(
     ] = False,
     device: Device = "auto",
     precision: Precision = "auto",
+    trust_module: TrustModule = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier evaluation.", rich_help_panel=RESULT)
     ] = False,
@@ -171,7 +173,7 @@ def evaluate(
             sensor=sensor, baseline=baseline, mask=split_names(mask) or (), mask_dilate=mask_dilate, mtf=mtf,
             border=_border(border), tile=tile, classes=classes, class_names=read_names(class_names), lpips=lpips,
             dists=dists, samples=samples, tta=tta, device=device, precision=precision, out=out, overwrite=overwrite,
-            progress=progress,
+            progress=progress, trust=trust_module or (),
         )  # fmt: skip
     if as_json:
         print(json.dumps(found.to_dict(), allow_nan=False))

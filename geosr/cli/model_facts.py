@@ -1,9 +1,12 @@
 """What a model says of itself and what was measured of it, as a person reads it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+
+from geosr.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 FIGURES = (("PSNR, dB", "psnr", "{:.2f}"), ("SAM, °", "sam", "{:.3f}"), ("SSIM", "ssim", "{:.4f}"))
 CONSISTENCY = ("consistency, reflectance", "consistency", "{:.1e}")
 INDENT = 2
+MOST_LINES, MOST_LETTERS = 2000, 4000
+"""Of what a file says, the lines of a section and the letters of a line that are shown."""
 
 
 def describe(weights: "WeightsFile", measured: Mapping[str, Any] | None) -> "Iterator[RenderableType]":
@@ -57,22 +62,23 @@ def _grid(facts: Mapping[str, str]) -> "RenderableType":
 
     table = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 1))
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), value)
+        table.add_row(_short(name.replace("_", " ")), _short(value))
     return table
 
 
 def _quality(figures: Mapping[str, Any]) -> "RenderableType":
     """Figures of the weights' header, those of bicubic interpolation beside them."""
-    bicubic = {name: figures.get(f"{name}_bicubic") for _, name, _ in (*FIGURES, CONSISTENCY)}
-    if "psnr_over_bicubic" in figures:
-        bicubic["psnr"] = figures["psnr"] - figures["psnr_over_bicubic"]
-    shown = [each for each in (*FIGURES, CONSISTENCY) if each[1] in figures]
+    numbers = {name: value for name, value in figures.items() if isinstance(value, int | float)}
+    bicubic = {name: numbers.get(f"{name}_bicubic") for _, name, _ in (*FIGURES, CONSISTENCY)}
+    if {"psnr", "psnr_over_bicubic"} <= numbers.keys():
+        bicubic["psnr"] = numbers["psnr"] - numbers["psnr_over_bicubic"]
+    shown = [each for each in (*FIGURES, CONSISTENCY) if each[1] in numbers]
     known = {end for _, name, _ in shown for end in (name, f"{name}_bicubic")} | {"psnr_over_bicubic"}
     rows = [
-        (title, "-" if bicubic[name] is None else form.format(bicubic[name]), form.format(figures[name]))
+        (title, "-" if (other := bicubic[name]) is None else form.format(other), form.format(numbers[name]))
         for title, name, form in shown
     ]
-    others = [(name, "", _inline(value)) for name, value in figures.items() if name not in known]
+    others = [(_short(name), "", _short(_inline(value))) for name, value in figures.items() if name not in known]
     return _table(("figure", "bicubic", "model"), rows + others)
 
 
@@ -119,12 +125,22 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> "RenderableTyp
 
 
 def _lines(value: Any) -> str:
-    """A mapping as YAML shows it, lists of more than one line item by item."""
-    return "\n".join(_yaml(value, 0))
+    """A mapping as YAML shows it, lists of more than one line item by item; the first lines of a long one."""
+    lines = list(islice(_yaml(value, 0), MOST_LINES + 1))
+    more = ["... and more, which --json shows"] if len(lines) > MOST_LINES else []
+    return "\n".join([*map(_short, lines[:MOST_LINES]), *more])
+
+
+def _short(line: str) -> str:
+    """A line for a terminal: without control characters of the file's, and of a length that a person reads."""
+    line = printable(line[: MOST_LETTERS + 1])
+    return line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS]} ..."
 
 
 def _yaml(value: Any, depth: int) -> Iterator[str]:
     space = " " * INDENT * depth
+    if not isinstance(value, Mapping):
+        value = {"": value}
     for name, item in value.items():
         if isinstance(item, Mapping) and item:
             yield f"{space}{name}:"

@@ -17,6 +17,7 @@ from geosr.cli.options import (
     Offset,
     Scale,
     Sensor,
+    TrustModule,
     split_names,
 )
 from geosr.errors import OutputError, UsageError
@@ -189,6 +190,7 @@ def calibrate(
     sensor: Sensor = None,
     baseline: Baseline = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    trust_module: TrustModule = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -208,6 +210,7 @@ def calibrate(
         claims=claims | {"baseline": baseline},
         device=device,
         overwrite=overwrite,
+        trust=trust_module or (),
     )
     checks = {
         scene: {band: found._asdict() for band, found in of_bands.items()} for scene, of_bands in done.checks.items()
@@ -251,6 +254,7 @@ def export(
     pt2: Annotated[
         bool, typer.Option("--pt2", help="Exported program (.pt2): PyTorch's own graph, for torch.export.load.")
     ] = False,
+    trust_module: TrustModule = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -265,7 +269,7 @@ def export(
     from geosr.models import load_model
     from geosr.models.export import export_model
 
-    done = export_model(load_model(model), path, kind=wanted[0], overwrite=overwrite)
+    done = export_model(load_model(model, trust=trust_module or ()), path, kind=wanted[0], overwrite=overwrite)
     if as_json:
         print(json.dumps(asdict(done), default=str))
         return
@@ -289,12 +293,20 @@ def bench(
     ] = "auto,fp32",
     side: Annotated[int, typer.Option("--size", min=8, help="Side of the image in input pixels.")] = 256,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each model; the median counts.")] = 5,
+    trust_module: TrustModule = None,
     as_json: Json = False,
 ) -> None:
     """Measure how fast models are on this machine, in turns, and ONNX files next to PyTorch."""
     from geosr.inference.bench import bench as measure
 
-    measured = measure(names, device=device, precisions=split_names(precision) or [], side=side, rounds=rounds)
+    measured = measure(
+        names,
+        device=device,
+        precisions=split_names(precision) or [],
+        side=side,
+        rounds=rounds,
+        trust=trust_module or (),
+    )
     if as_json:
         print(json.dumps(asdict(measured)))
         return

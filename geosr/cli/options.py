@@ -92,6 +92,15 @@ Dask = Annotated[
         help="Dask cluster to share the work: local, tcp://host:8786 or scheduler-file.json.",
     ),
 ]
+TrustModule = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust-module",
+        metavar="NAME",
+        help="Module or package that a model's class is imported from, whose code you trust; may be repeated.",
+        rich_help_panel=NETWORK,
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", rich_help_panel=NETWORK)]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.", rich_help_panel=NETWORK)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines on standard output.")]

@@ -33,6 +33,7 @@ from geosr.cli.options import (
     Scale,
     Sensor,
     Sources,
+    TrustModule,
     Workers,
     executor,
     progress_bar,
@@ -40,7 +41,7 @@ from geosr.cli.options import (
     read_variant,
     split_names,
 )
-from geosr.errors import GeosrError, OutputError, UsageError
+from geosr.errors import GeosrError, OutputError, UsageError, printable
 
 if TYPE_CHECKING:
     from geosr.inference import Prediction
@@ -80,6 +81,10 @@ def predict(
             "--detail", help="The shipped model whose detail is for the eye, not to measure.", rich_help_panel=NETWORK
         ),
     ] = False,
+    factor: Annotated[
+        int | None,
+        typer.Option(help="2 or 4: the shipped model that makes pixels so many times finer.", rich_help_panel=NETWORK),
+    ] = None,
     blend: Annotated[
         tuple[str, float] | None,
         typer.Option(
@@ -141,6 +146,7 @@ def predict(
     ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    trust_module: TrustModule = None,
     batch_size: Annotated[
         int, typer.Option(min=1, help="Tiles that the network takes at once.", rich_help_panel=NETWORK)
     ] = 1,
@@ -209,13 +215,14 @@ def predict(
     def one(files: list[str], target: str) -> Prediction:
         with progress_bar("super-resolving", quiet=quiet or as_json) as progress:
             return run(
-                files, target, model=model, variant=variant, blend=blend, bands=split_names(bands), scale=scale,
-                offset=offset, nodata=nodata, sensor=sensor, baseline=baseline, item=item, resolution=resolution,
-                mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi, samples=samples, seed=seed, tta=tta,
-                confidence=confidence, dtype=dtype, device=device, precision=precision, batch_size=batch_size,
-                tile=DEFAULT_TILE if tile is None else tile,
+                files, target, model=model, variant=variant, factor=factor, blend=blend, bands=split_names(bands),
+                scale=scale, offset=offset, nodata=nodata, sensor=sensor, baseline=baseline, item=item,
+                resolution=resolution, mask=split_names(mask) or (), mask_dilate=mask_dilate, aoi=aoi,
+                samples=samples, seed=seed, tta=tta, confidence=confidence, dtype=dtype, device=device,
+                precision=precision, batch_size=batch_size, tile=DEFAULT_TILE if tile is None else tile,
                 executor=executor(workers, dask), shard=None if shard is None else read_share(shard),
                 overwrite=overwrite, restart=restart, preview=preview, stac=stac, datetime=datetime, progress=progress,
+                trust=trust_module or (),
             )  # fmt: skip
 
     if batch is None:
@@ -223,14 +230,14 @@ def predict(
         return
     from geosr.inference.batch import predict_batch
 
-    ended = predict_batch(batch, out, one, resume=resume, overwrite=overwrite)
+    ended = predict_batch(batch, out, one, resume=resume, overwrite=overwrite, stac=stac)
     if as_json:
         print(json.dumps(asdict(ended), default=str))
     else:
         if not quiet:
             print(f"{len(ended.done)} scenes are done, {len(ended.skipped)} were, {len(ended.failed)} failed")
         for name, why in ended.failed.items():
-            print(f"{name}: {why}", file=sys.stderr)
+            print(printable(f"{name}: {why}"), file=sys.stderr)
     if ended.failed:
         raise typer.Exit(1)
 
@@ -238,13 +245,14 @@ def predict(
 @app.command()
 def assemble(
     out: Annotated[str, typer.Argument(help="What geosr predict --shard was to write.", show_default=False)],
+    trust_module: TrustModule = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Make the result of the shares that several geosr predict --shard I/N have done."""
     from geosr.inference import assemble as run
 
-    _report(run(out), as_json=as_json, quiet=quiet)
+    _report(run(out, trust=trust_module or ()), as_json=as_json, quiet=quiet)
 
 
 def _report(done: "Prediction", *, as_json: bool, quiet: bool) -> None:
@@ -253,29 +261,31 @@ def _report(done: "Prediction", *, as_json: bool, quiet: bool) -> None:
         print(json.dumps(asdict(done), default=str))
     elif not quiet:
         height, width = done.shape
-        how = f"{done.model}, {done.device}, {done.precision}"
+        how, path = printable(f"{done.model}, {done.device}, {done.precision}"), printable(str(done.path))
         if done.bytes:
-            print(f"{done.path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
+            print(f"{path}: {width} x {height} pixels, {done.bytes / 1e6:.1f} MB, {done.seconds:.1f} s ({how})")
         elif done.missing:
-            print(
-                f"this share of {done.path} is done in {done.seconds:.1f} s ({how}); {done.missing} shards are missing"
-            )
+            print(f"this share of {path} is done in {done.seconds:.1f} s ({how}); {done.missing} shards are missing")
         else:
-            print(f"{done.path}: all shares are done, now: geosr assemble {done.path}")
-        for path, what in ((done.preview, "before and after"), (done.stac, "STAC item")):
-            if path:
-                print(f"{path}: {what}")
+            print(f"{path}: all shares are done, now: geosr assemble {path}")
+        for beside, what in ((done.preview, "before and after"), (done.stac, "STAC item")):
+            if beside:
+                print(printable(f"{beside}: {what}"))
 
 
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("demo-output"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files of an earlier demo.")] = False,
+    path: Annotated[bool, typer.Option("--path", help="Print the path of the scene and do nothing else.")] = False,
     quiet: Quiet = False,
 ) -> None:
     """Super-resolve the scene that comes with geosr: 5 x 5 km of the Virginia coast."""
     from geosr.demo import demo_scene
 
+    if path:
+        print(demo_scene())
+        return
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -21,7 +21,7 @@ from geosr.cli.options import (
     progress_bar,
     split_names,
 )
-from geosr.errors import OutputError, UsageError, extra
+from geosr.errors import UsageError, extra
 
 data = typer.Typer(no_args_is_help=True, help="The catalogue of training data and sources of scenes.")
 app.add_typer(data, name="data")
@@ -54,21 +54,22 @@ def train(
 ) -> None:
     """Train a model and export its weights file."""
     with extra("train", "training"):
-        from geosr.training import measure_run
+        from geosr.training import measure_run, settings_of
         from geosr.training import train as run
 
     given = {"Training.devices": devices, "Training.precision": precision, "Training.max_time": max_time}
     settings = [*(overrides or []), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     if resume is not None:
-        settings.append(f"Model.continue_training={resume}")
-        own = Path(resume) / "config.yaml" if Path(resume).is_dir() else Path(resume).parent / "config.yaml"
-        config = config or (str(own) if own.is_file() else None)
-    config = config or "config_20m.yaml"
+        settings.append(
+            f"Model.continue_training={json.dumps(resume, ensure_ascii=False)}"
+        )  # whatever YAML would make of its name
+    of_run = settings_of(resume) if resume is not None and config is None else None
+    source = config or of_run or "config_20m.yaml"
     if dry_run:
-        needs = measure_run(config, settings)
+        needs = measure_run(source, settings)
         print(json.dumps(asdict(needs)) if as_json else needs)
         return
-    path = run(config, settings, debug=debug, quiet=quiet or as_json)
+    path = run(source, settings, debug=debug, quiet=quiet or as_json)
     if int(os.environ.get("LOCAL_RANK", 0)):  # of several processes the first one speaks
         return
     print(json.dumps({"weights": str(path), "folder": str(path.parent)}) if as_json else path)
@@ -180,14 +181,15 @@ def degrade(
     with extra("train", "degrading"):
         from geosr.config import load_config
         from geosr.data.degrade_scene import degrade_scene
+    from geosr.io.origins import files_of_scene
     from geosr.io.scene import open_scene
+    from geosr.io.targets import Target, inputs_of, require_free
     from geosr.preview import write_pair_preview
 
     settings = load_config(config, overrides or [])
     picture = preview or out.with_suffix(".png")
-    if picture.exists() and not overwrite:
-        raise OutputError(f"{picture} exists; give --overwrite to replace it")
     with open_scene(source) as scene:
+        require_free([Target(out), Target(picture)], inputs_of(files_of_scene(scene)), overwrite=overwrite)
         done = degrade_scene(
             scene,
             out,

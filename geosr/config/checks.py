@@ -24,7 +24,7 @@ from geosr.config.names import (
     VARIANTS,
     VGG_LAYERS,
 )
-from geosr.config.rules import Rule, above, at_least, between, matching, nullable, odd, one_of, switch
+from geosr.config.rules import Rule, above, at_least, between, count, matching, nullable, odd, one_of, switch
 from geosr.config.schema import Config
 from geosr.errors import ConfigError, did_you_mean
 
@@ -32,7 +32,10 @@ METRICS = tuple(f"val_metrics/{name}" for name in FIGURES)
 
 
 def _are_windows(windows: Mapping[str, list[int]]) -> bool:
-    return all(len(window) == 4 and min(window[:2]) >= 0 and min(window[2:]) >= 1 for window in windows.values())
+    return all(
+        len(window) == 4 and min(window[:2]) >= 0 and min(window[2:]) >= 1 and max(window) < 2**31
+        for window in windows.values()
+    )
 
 
 def _are_shares(shares: list[float]) -> bool:
@@ -52,6 +55,8 @@ def _is_name(name: str) -> bool:
 
 
 COUNT = at_least(1)
+WIDE, MANY, LONGEST = 1024, 65_536, 10_000_000
+"""Channels, images at once and steps at most: far beyond what is published, and little enough to count."""
 WINDOWS = Rule("scene: [row, column, height, width], the first two at least 0, the others at least 1", _are_windows)
 NAME = Rule("a name, without a folder", _is_name)
 DECAY = Rule("at least 0 and below 1", lambda decay: 0 <= decay < 1)
@@ -66,7 +71,7 @@ RULES: Mapping[str, Rule] = {
     "Data.guide": Rule("names of bands, each once", lambda names: len(names) == len(set(names))),
     "Data.companions": Rule("end of a name: another end", lambda ends: all(map(all, ends.items()))),
     "Data.gsd": Rule("above 0, or null", lambda metres: metres is None or 0 < metres < math.inf),
-    "Data.patch_size": COUNT,
+    "Data.patch_size": count(8192),
     "Data.split": Rule("three shares of at least 0 that sum to 1, the first above 0", _are_shares),
     "Data.split_block": above(0),
     "Data.split_buffer": at_least(0),
@@ -74,10 +79,10 @@ RULES: Mapping[str, Rule] = {
     "Data.stride": COUNT,
     "Data.min_valid": Rule("above 0 and at most 1", lambda share: 0 < share <= 1),
     "Data.cache": one_of("none", "memory"),
-    "Data.train_batch_size": COUNT,
-    "Data.val_batch_size": COUNT,
-    "Data.num_workers": at_least(0),
-    "Data.prefetch_factor": COUNT,
+    "Data.train_batch_size": count(MANY),
+    "Data.val_batch_size": count(MANY),
+    "Data.num_workers": between(0, 1024),
+    "Data.prefetch_factor": count(1024),
     "Data.start_method": Rule("fork, spawn, forkserver, or null", (None, "fork", "spawn", "forkserver").__contains__),
     "Data.detail": at_least(0),
     "Data.balance": between(0, 1),
@@ -90,43 +95,45 @@ RULES: Mapping[str, Rule] = {
     "Model.variant": one_of(*VARIANTS),
     "Generator.class_path": nullable(matching("package.module.Class", r"[^\W\d]\w*(\.[^\W\d]\w*)+")),
     "Generator.model_type": one_of(*GENERATORS),
-    "Generator.scaling_factor": COUNT,
-    "Generator.n_channels": COUNT,
-    "Generator.n_blocks": at_least(0),
-    "Generator.large_kernel_size": odd(),
-    "Generator.small_kernel_size": odd(),
-    "Generator.growth_channels": COUNT,
+    "Generator.scaling_factor": count(64),
+    "Generator.n_channels": count(WIDE),
+    "Generator.n_blocks": between(0, 1000),
+    "Generator.large_kernel_size": odd(255),
+    "Generator.small_kernel_size": odd(255),
+    "Generator.growth_channels": count(WIDE),
     "Generator.res_scale": above(0),
-    "Generator.reduction": COUNT,
-    "Generator.noise_dim": COUNT,
-    "Generator.depth": COUNT,
-    "Generator.n_heads": COUNT,
-    "Generator.window_size": at_least(2),
+    "Generator.reduction": count(WIDE),
+    "Generator.noise_dim": count(WIDE),
+    "Generator.depth": count(1000),
+    "Generator.n_heads": count(WIDE),
+    "Generator.window_size": between(2, 256),
     "Generator.upsampler": one_of(*UPSAMPLERS),
     "Discriminator.model_type": one_of(*DISCRIMINATORS),
-    "Discriminator.n_blocks": nullable(COUNT),
-    "Discriminator.base_channels": COUNT,
-    "Discriminator.linear_size": COUNT,
-    "Discriminator.n_scales": COUNT,
+    "Discriminator.n_blocks": nullable(count(64)),
+    "Discriminator.base_channels": count(WIDE),
+    "Discriminator.linear_size": count(MANY),
+    "Discriminator.n_scales": count(16),
     "Discriminator.norm": nullable(one_of(*NORMS)),
-    "Training.max_steps": nullable(COUNT),
-    "Training.max_epochs": nullable(COUNT),
-    "Training.max_time": nullable(matching("days:hours:minutes:seconds such as 00:02:00:00", r"\d+:\d\d:\d\d:\d\d")),
+    "Training.max_steps": nullable(count(LONGEST)),
+    "Training.max_epochs": nullable(count(LONGEST)),
+    "Training.max_time": nullable(
+        matching("days:hours:minutes:seconds such as 00:02:00:00", r"(?=.*[1-9])[0-9]{1,5}(:[0-9]{2}){3}")
+    ),
     "Training.val_every": COUNT,
     "Training.limit_val_batches": nullable(COUNT),
     "Training.early_stopping_patience": switch(),
     "Training.precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
     "Training.accelerator": one_of("auto", "cpu", "gpu", "cuda", "mps"),
-    "Training.devices": COUNT,
+    "Training.devices": count(1024),
     "Training.seed": Rule("from 0 to 4294967295", lambda seed: 0 <= seed < 2**32),
-    "Training.accumulate_grad_batches": COUNT,
+    "Training.accumulate_grad_batches": count(MANY),
     "Training.g_pretrain_steps": Rule("at least 0, or -1 for the whole run", at_least(-1).holds),
     "Training.pretrain_losses": Rule(
         f"some of {', '.join(CONTENT_LOSSES)}, each once",
         lambda names: set(names) <= set(CONTENT_LOSSES) and len(names) == len(set(names)),
     ),
     "Training.adv_loss_ramp_steps": at_least(0),
-    "Training.d_steps_per_g": COUNT,
+    "Training.d_steps_per_g": count(1024),
     "Training.d_accuracy_limit": nullable(Rule("above 0.5 and at most 1", lambda share: 0.5 < share <= 1)),
     **{f"Training.Losses.{name}_weight": switch() for name in CONTENT_LOSSES},
     "Training.Losses.charbonnier_eps": above(0),

@@ -146,6 +146,11 @@ def _of_the_networks(config: Config) -> list[str]:
             f"Generator.n_channels is {generator.n_channels}, which {generator.n_heads} heads of attention "
             f"(Generator.n_heads) cannot share; take a multiple of {generator.n_heads}"
         )
+    if generator.model_type == "swinir" and generator.n_blocks * generator.depth > 1000:
+        wrong.append(
+            f"Generator.n_blocks is {generator.n_blocks} and Generator.depth {generator.depth}, which makes "
+            f"{generator.n_blocks * generator.depth:,} layers of attention; at most 1,000 are allowed"
+        )
     if critic.n_blocks is not None and critic.model_type in ("esrgan", "unet_sn"):
         wrong.append(
             f"Discriminator.n_blocks is {critic.n_blocks}, and {critic.model_type} has a fixed number of layers; leave "

@@ -217,7 +217,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 _SHARE = between(0, 1)
 _MTF = Rule("above 0 and below 2/pi = 0.637", lambda mtf: 0 < mtf < 2 / math.pi)
 _ROUND: Mapping[str, Rule] = {
-    "blur_kernel_size": Rule("an odd number of at least 7", lambda side: side >= 7 and side % 2 == 1),
+    "blur_kernel_size": Rule("an odd number from 7 to 255", lambda side: 7 <= side <= 255 and side % 2 == 1),
     "kernel_list": Rule(f"some of {', '.join(KERNELS)}", lambda names: bool(names) and set(names) <= set(KERNELS)),
     "kernel_prob": probabilities(),
     "sinc_prob": _SHARE,
@@ -249,7 +249,7 @@ RULES: Mapping[str, Rule] = {
     "high_order.second_blur_prob": nullable(_SHARE),
     "high_order.final_sinc_prob": nullable(_SHARE),
     **{f"high_order.{key}{round_}": nullable(rule) for round_ in ("", "2") for key, rule in _ROUND.items()},
-    "queue_size": at_least(0),
+    "queue_size": between(0, 65_536),
     "steps": Rule("a list of {step: NAME, ...}", lambda steps: all(isinstance(s.get("step"), str) for s in steps)),
 }
 """Which values a setting may have, by its key within the section."""

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from geosr.config import opensr
 from geosr.config.checks import check
+from geosr.config.document import parse, read_document, require_plain, resolved
 from geosr.config.schema import Config, settings
 from geosr.errors import ConfigError, did_you_mean
 
@@ -27,8 +28,11 @@ def find_config(name: str | Path) -> Path:
     Raises:
         ConfigError: There is neither.
     """
-    if Path(name).is_file():
-        return Path(name)
+    try:
+        if Path(name).is_file():
+            return Path(name)
+    except (OSError, ValueError):  # a name that no file can have
+        pass
     shipped = shipped_configs()
     if str(name) not in shipped:
         raise ConfigError(
@@ -37,42 +41,91 @@ def find_config(name: str | Path) -> Path:
     return shipped[str(name)]
 
 
-def load_config(name: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(name: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
     """The configuration of a YAML file, with ``Section.key=value`` overrides, checked against schema and ranges.
 
-    A YAML of opensr-srgan is taken as it is; the log tells what became of its settings.
+    A file is data: ``${Section.key}`` is the value of another setting of it, and nothing else is resolved. A YAML of
+    opensr-srgan is taken as it is; the log says what became of its settings.
+
+    Args:
+        name: The file, the name of a shipped configuration, or nested settings as a checkpoint holds them.
+        overrides: Settings on top.
 
     Raises:
         ConfigError: A key is unknown, a value has the wrong type or is not allowed, or the file is no YAML.
     """
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
     from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-    from yaml import YAMLError
 
-    path = find_config(name)
+    source, text = _read(name)
+    given = _given(overrides)
+    given = resolved(given, "the overrides", root=_together(text, given))
+    file = _understood(source, resolved(text, source), given)
     try:
-        loaded = OmegaConf.load(path)
-    except (YAMLError, UnicodeError, OSError) as error:
-        raise ConfigError(f"{path.name} is not valid YAML: {error}") from error
-    if not isinstance(loaded, DictConfig):
-        raise ConfigError(f"{path.name} is a list; a configuration has sections ({_sections()})")
-    try:
-        given = OmegaConf.from_dotlist(list(overrides))
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{' '.join(overrides)} is not Section.key=value with a YAML value: {error}") from error
-    try:
-        file: Any = _understood(path.name, OmegaConf.to_container(loaded, resolve=True), OmegaConf.to_container(given))
-        merged = _merged(OmegaConf.create(file), given, overrides)
+        merged = _merged(OmegaConf.create(dict(file)), OmegaConf.create(given), overrides)
         config = cast(Config, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:
         key, known = str(error.full_key or ""), settings()
         if isinstance(error, ConfigKeyError):
-            problem = f"{key or 'an empty key'} is no setting" + _instead(key)
+            problem = f"{_shown(key) or 'an empty key'} is no setting" + _instead(key)
         else:
             problem = f"{key or 'a section'}: {str(error).splitlines()[0]}"
             problem += f"; it takes {known[key]}" if key in known else ""
-        raise ConfigError(f"{path.name}: {problem}") from error
+        raise ConfigError(f"{source}: {problem}") from error
     return check(config)
+
+
+def _read(name: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What messages call a configuration, and what it says."""
+    if isinstance(name, Mapping):
+        source = "the settings of the checkpoint"
+        try:
+            values = resolved(dict(name), source)
+            require_plain(values, source)
+        except RecursionError as error:
+            raise ConfigError(f"{source} are nested too deeply") from error
+        return source, values
+    path = find_config(name)
+    text = read_document(path)
+    if text is not None and not isinstance(text, dict):
+        kind = "a list" if isinstance(text, list) else "not valid YAML: it is a single value"
+        raise ConfigError(f"{path.name} is {kind}; a configuration has sections ({_sections()})")
+    return path.name, text or {}
+
+
+def _given(overrides: Sequence[str]) -> dict[str, Any]:
+    """What ``Section.key=value`` arguments say, nested."""
+    given: dict[str, Any] = {}
+    for override in overrides:
+        key, _, value = override.partition("=")
+        *sections, word = key.split(".")
+        if not all((*sections, word)):
+            raise ConfigError(
+                f"{_shown(override)} is not Section.key=value with a YAML value: a part of its name is empty"
+            )
+        place = given
+        for section in sections:
+            if not isinstance(place.get(section), dict):
+                place[section] = {}
+            place = place[section]
+        try:
+            place[word] = parse(value, word)
+        except ConfigError as error:
+            raise ConfigError(f"{_shown(override)} is not Section.key=value with a YAML value: {error}") from error
+    return given
+
+
+def _shown(text: str) -> str:
+    return text if len(text) < 100 else f"{text[:80]} ..."
+
+
+def _together(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Both in one, ``above`` on top."""
+    both = dict(below)
+    for key, value in above.items():
+        under = both.get(key)
+        both[key] = _together(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return both
 
 
 def _merged(file: Any, given: Any, overrides: Sequence[str]) -> Any:
@@ -100,7 +153,12 @@ def _understood(name: str, file: Mapping[str, Any], given: Mapping[str, Any]) ->
         )
     if not opensr.is_opensr(file):
         return file
-    translated, notes = opensr.translate(file, given)
+    try:
+        translated, notes = opensr.translate(file, given)
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ConfigError(
+            f"{name} is a configuration of opensr-srgan, and one of its values is of another type than there: {error}"
+        ) from error
     log.info("%s is a configuration of opensr-srgan", name)
     for note in notes:
         log.info("  %s", note)
@@ -109,6 +167,8 @@ def _understood(name: str, file: Mapping[str, Any], given: Mapping[str, Any]) ->
 
 def _instead(key: str) -> str:
     """What to write instead of an unknown key."""
+    if len(key) > 100:
+        return f" ({_sections()})"
     if key in opensr.RENAMED:
         return f"; opensr-srgan's {key} is {opensr.RENAMED[key]} here"
     if key in opensr.NO_EFFECT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from geosr.config.schema import settings
+from geosr.config.schema import flat, settings
 from geosr.errors import ConfigError
 from geosr.sensors import RGB
 
@@ -70,12 +70,15 @@ FACTS: Mapping[str, Any] = {
 }
 """What opensr-srgan has no setting for, and geosr's defaults would do otherwise."""
 
-BANDS: Mapping[int, Sequence[str]] = {
-    3: ("B04", "B03", "B02"),
-    4: ("B02", "B03", "B04", "B08"),
+# Version 0.4.3: its runtime configurations feed the RGB-NIR preset B04 B03 B02 B08 (deployment/srgan_hpc/config.py),
+# its Sentinel-2 data set stacks R G B NIR in this order (data/sen2_test), and its perceptual loss takes the bands
+# 0 1 2 for red, green and blue (fixed_idx in configs/config_10m.yaml). The same places name the six bands of 20 m.
+BANDS: Mapping[int, tuple[str, ...]] = {
+    3: RGB,
+    4: (*RGB, "B08"),
     6: ("B05", "B06", "B07", "B8A", "B11", "B12"),
 }
-"""Sentinel-2 bands of its models, by their number."""
+"""Sentinel-2 bands of opensr-srgan's models by their number, in the order of its channels."""
 
 FAMILIES: Mapping[str, Sequence[str]] = {
     "srresnet": ("srresnet", "sr_resnet"),
@@ -99,7 +102,7 @@ _UNSET = object()
 
 def is_opensr(config: Mapping[str, Any]) -> bool:
     """Whether a configuration is opensr-srgan's: it counts its bands, or has several settings that only exist there."""
-    keys = _flat(config).keys()
+    keys = flat(config).keys()
     foreign = (RENAMED.keys() | NO_EFFECT.keys()) & keys
     return HALLMARK in keys or len(foreign) > 1
 
@@ -114,8 +117,8 @@ def translate(config: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[dict
     Raises:
         ConfigError: The bands are not known by their number, or there are others than that.
     """
-    reading = _Reading(_flat(config))
-    _read_data(reading, _flat(given).get("Data.bands"))
+    reading = _Reading(flat(config))
+    _read_data(reading, flat(given).get("Data.bands"))
     _read_networks(reading)
     _read_training(reading)
     _read_losses(reading)
@@ -169,7 +172,7 @@ def _read_data(reading: _Reading, given_bands: Sequence[str] | None) -> None:
         if count not in BANDS:
             raise ConfigError(
                 f"Model.in_bands is {count}, and bands are known by their names here; give Data.bands, such as "
-                "Data.bands=[B02,B03,B04,B08]"
+                "Data.bands=[B04,B03,B02,B08]"
             )
         reading.put("Data.bands", list(BANDS[count]), instead_of=f"Model.in_bands: {count}")
     elif bands is not None and count not in (None, len(bands)):
@@ -342,18 +345,6 @@ def _words(value: Any) -> str:
 
 def _is_section(key: str) -> bool:
     return settings().get(key, "").endswith("Section")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their dotted keys; a setting that is a mapping itself stays one."""
-    known, flat = settings(), dict[str, Any]()
-    for word, value in config.items():
-        key = f"{prefix}{word}"
-        if isinstance(value, Mapping) and not known.get(key, "").startswith("dict"):
-            flat |= _flat(value, f"{key}.")
-        else:
-            flat[key] = value
-    return flat
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:

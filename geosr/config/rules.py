@@ -35,9 +35,14 @@ def between(low: float, high: float) -> Rule:
     return Rule(f"from {low:g} to {high:g}", lambda value: low <= value <= high)
 
 
-def odd() -> Rule:
-    """Odd whole numbers from 1 on."""
-    return Rule("an odd number of at least 1", lambda value: value >= 1 and value % 2 == 1)
+def odd(high: int) -> Rule:
+    """Odd whole numbers from 1 to ``high``."""
+    return Rule(f"an odd number from 1 to {high}", lambda value: 1 <= value <= high and value % 2 == 1)
+
+
+def count(high: int) -> Rule:
+    """Whole numbers from 1 to ``high``, which memory or time set a limit to."""
+    return Rule(f"at least 1 and at most {high:,}", lambda value: 1 <= value <= high)
 
 
 def switch() -> Rule:

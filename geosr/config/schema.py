@@ -1,5 +1,6 @@
 """Every setting of a training run, its type, unit and default. Sections and keys are those of opensr-srgan."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ class DataSection:
 
     dataset_type: str = "scenes"
     """scenes (LR is made by the degradation), pairs (LR and HR images of two folders) or store (of geosr prepare)."""
-    root: str = "../shared/data"
-    """Folder that the scene paths are relative to; ``demo`` is that of the scene that comes with geosr. A store of
-    ``geosr prepare`` is known as one, brings its own split, and has no use for the lists of scenes and windows."""
+    root: str = "."
+    """Folder that the scene paths are relative to; ``demo`` is that of the scene that comes with geosr, ``example``
+    that of a set to try training on. A store of ``geosr prepare`` is known as one, brings its own split, and has no use
+    for the lists of scenes and windows."""
     lr_root: str | None = None
     """Folder of the LR images of ``pairs``, matched by name; ``root`` is that of the HR images."""
     catalog: str | None = None
@@ -433,3 +435,15 @@ def settings(section: type = Config, prefix: str = "") -> dict[str, str]:
         if isinstance(kind, type) and is_dataclass(kind):
             known |= settings(kind, f"{prefix}{entry.name}.")
     return known
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys; a setting that is a mapping itself stays one."""
+    known, found = settings(), dict[str, Any]()
+    for word, value in values.items():
+        key = f"{prefix}{word}"
+        if isinstance(value, Mapping) and not known.get(key, "").startswith("dict"):
+            found |= flat(value, f"{key}.")
+        else:
+            found[key] = value
+    return found

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from geosr.config import degradation, schema
-from geosr.config.schema import Config
+from geosr.config.schema import Config, flat
 
 WIDTH = 100
 """Characters in a line of a comment."""
@@ -92,14 +92,5 @@ def _plain(text: str) -> str:
 
 def differences(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
     """Settings whose values differ, by their dotted keys."""
-    ours, theirs = (dict(_leaves(config)) for config in (first, second))
+    ours, theirs = (flat(config.to_dict()) for config in (first, second))
     return {key: (value, theirs[key]) for key, value in ours.items() if value != theirs[key]}
-
-
-def _leaves(section: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    for entry in fields(section):
-        value, key = getattr(section, entry.name), f"{path}{entry.name}"
-        if is_dataclass(value):
-            yield from _leaves(value, f"{key}.")
-        else:
-            yield key, value

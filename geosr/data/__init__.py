@@ -6,6 +6,8 @@ Names are loaded when they are first used: ``geosr prepare`` and ``geosr data`` 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from geosr.errors import extra
+
 if TYPE_CHECKING:
     from geosr.data.datamodule import GeoSRDataModule
     from geosr.data.datasets import GeoPairDataset, SceneDataset
@@ -47,4 +49,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'geosr.data' has no attribute {name!r}")
-    return getattr(import_module(f"geosr.data.{_HOME[name]}"), name)
+    with extra("train", f"geosr.data.{name}"):
+        return getattr(import_module(f"geosr.data.{_HOME[name]}"), name)

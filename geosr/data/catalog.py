@@ -6,6 +6,7 @@ The entries are the ``data_catalog/*/collection.json`` that come with geosr. Fie
 ``geosr:reader``      the reader in `geosr.data.readers`, ``stac`` for an API, null where geosr has none
 ``geosr:route``       how to use what has no reader
 ``geosr:api``         url and collection of a STAC API
+``geosr:validation``  patterns of the names of the scenes that are for validation, where the publisher parts them
 ``geosr:scale``       HR pixels per LR pixel
 ``geosr:size``, ``geosr:get``   how much it is and how to get it, in words
 ``geosr:radiometry``  in words, where scale and offset differ between items
@@ -55,6 +56,11 @@ class Entry:
     """Fields that nobody could check."""
     stac: Mapping[str, Any]
     """The whole STAC collection."""
+
+    @property
+    def validation(self) -> tuple[str, ...]:
+        """Patterns of the names of the scenes that are for validation; none: a split parts them."""
+        return tuple(self.stac.get("geosr:validation", ()))
 
 
 class StacSource(NamedTuple):

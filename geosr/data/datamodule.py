@@ -173,7 +173,8 @@ class GeoSRDataModule(L.LightningDataModule):
         area = sum(shape[0] * shape[1] * side**2 / 1e6 for shape, side in sides if side is not None)
         split = [int((table.split == part).sum()) for part in (TRAIN, VAL, TEST)]
         covered = f", {area:.1f} km²" if area else ""
-        lines = [
+        lines = [] if self.selection.notice is None else [self.selection.notice]
+        lines += [
             f"training data: {_several(len(self.selection.train), 'scene')}{covered}, {' '.join(data.bands)}, "
             + (f"guided by {' '.join(data.guide)}, " if data.guide else "")
             + ("LR made by " + self.config.Degradation.type if self.makes_lr else "LR and HR pairs"),

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, ClassVar, Literal, Self
 
 import geopandas as gpd
@@ -15,21 +14,22 @@ import torch
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from pyproj import CRS, Transformer
+from pyproj import CRS
 from rasterio.features import rasterize
 from torch import Tensor
 from torchgeo.datasets import GeoDataset, IntersectionDataset
 
 from geosr.data.batches import Samples, empty_tensor
+from geosr.data.index import index_crs, pixel_size, turns, window_polygon
 from geosr.data.opened import Decoded, DecodedScenes, OpenScenes, open_paths, require_memory
 from geosr.data.patches import Patch, PatchTable, SceneFiles, scan_patches
 from geosr.data.splits import BlockSplit, split_patches
 from geosr.errors import ConfigError, GridError
+from geosr.footprint import GLOBAL, in_pixels, located
 from geosr.grid import TOLERANCE, Window, coarsened, moved, pair_grids, upsample_mask
 
 _MASKS = {"hr": "valid", "lr": "lr_valid"}
 _ALL = np.ones((1, 1), bool)
-_SEGMENTS = 64  # per side of a footprint in another CRS: a 110 km side bends by 0.04 m between two points
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,12 @@ class SceneDataset(GeoDataset):
     A key is a `Patch` of `table`, or a query of TorchGeo, whose samplers, splits, ``&`` and ``|`` work on it. Nothing
     is ever resampled: a query becomes an exact window of one scene, the one that it overlaps most (in space, then in
     time, then the first), on the nearest pixel. What lies outside the scene, or outside the part of it that a split of
-    TorchGeo's gave to this dataset, is invalid. All scenes are in one index, in the CRS of the first; the pixels of a
-    scene with another CRS come in its own grid.
+    TorchGeo's gave to this dataset, is invalid.
+
+    All scenes are in one index: in their CRS where they share one, else in degrees (EPSG:4326). There a footprint that
+    crosses the antimeridian goes on beyond 180 degrees, and ``size`` of TorchGeo's samplers still counts pixels: a
+    query stands for as many pixels of the scene's own grid, around its centre. Scenes without a CRS have no place
+    among others that have one: their patches are in the table, and TorchGeo's splits leave them out.
 
     Args:
         scenes: The scenes; names are unique.
@@ -127,14 +131,19 @@ class SceneDataset(GeoDataset):
         self._kept: tuple[Any, PatchTable] | None = None
         self._open = OpenScenes()
         self._sources = [self._inspect(scene) for scene in self.scenes]
+        self._numbers = {source.name: number for number, source in enumerate(self._sources)}
         unit = max(unit, *(source.unit for source in self._sources))
         if size < 2 or size % unit:
             raise ConfigError(f"a patch of {size} HR pixels is not allowed; it must be a multiple of {unit}, above 1")
         self.stride = max((stride or size // 2) // unit, 1) * unit
         self.paths = [path for scene in self.scenes for path in (*scene.hr, *scene.lr)]
-        self.index = self._footprints()
-        first = self._sources[0].geobox.affine
-        self._res = (math.hypot(first.a, first.d) * unit, math.hypot(first.b, first.e) * unit)
+        self._crs = index_crs(self.geoboxes)
+        self._unit = unit
+        self._places = self._placed()
+        self._outlines = {name: located(place, self._used(name), self._crs) for name, place in self._places.items()}
+        self._index = self._footprints()
+        self._whole = _key(self._index)
+        self._res = self._pixel()
         self._memory = DecodedScenes()
         if cache == "memory":
             self._decode()
@@ -208,61 +217,120 @@ class SceneDataset(GeoDataset):
             )
         self._res = tuple(wanted)  # type: ignore[assignment]
 
+    @property
+    def crs(self) -> CRS | None:
+        """The CRS of the index; to set it moves the footprints there, not the pixels."""
+        return self.index.crs
+
+    @crs.setter
+    def crs(self, wanted: Any) -> None:
+        crs = CRS.from_user_input(wanted)
+        if self.crs is None or crs == self.crs:
+            return
+        whole, moved = _key(self.index) == self._whole, self._moved_index(crs)
+        self._outlines = {name: located(place, self._used(name), crs) for name, place in self._places.items()}
+        self._index = moved
+        self._whole = _key(moved) if whole else ()
+        self._res = self._pixel()
+
+    def _used(self, name: str) -> shapely.Polygon:
+        """The part of a scene that patches may come from, in pixels (column, row)."""
+        return window_polygon(self._sources[self._numbers[name]].used)
+
+    def _placed(self) -> dict[str, GeoBox]:
+        """The grid of each scene that has a place in the index.
+
+        Scenes without a CRS that would lie on one another there, undated, are laid side by side.
+        """
+        places: dict[str, GeoBox] = {}
+        taken: list[shapely.Polygon] = []
+        for scene, source in zip(self.scenes, self._sources, strict=True):
+            geobox = source.geobox
+            if self._crs is None:
+                outline = shapely.box(*geobox.boundingbox)
+                if scene.start is None and any(shapely.area(outline & other) > 0 for other in taken):
+                    beyond = max(other.bounds[2] for other in taken)
+                    geobox = GeoBox(
+                        geobox.shape, Affine.translation(beyond - outline.bounds[0], 0) * geobox.affine, None
+                    )
+                    outline = shapely.box(*geobox.boundingbox)
+                taken.append(outline)
+            elif geobox.crs is None or located(geobox, self._used(source.name), self._crs) is None:
+                continue
+            places[source.name] = geobox
+        return places
+
     def _footprints(self) -> gpd.GeoDataFrame:
         """The index of all scenes."""
-        crs = next((source.geobox.crs for source in self._sources if source.geobox.crs is not None), None)
-        self._crs = None if crs is None else CRS.from_user_input(crs.to_wkt())
         rows = []
-        for scene, source in zip(self.scenes, self._sources, strict=True):
-            if (source.geobox.crs is None) != (crs is None):
-                continue  # it has no place among the others; its patches are in the table
-            used = _polygon(source.used)
-            if source.geobox.crs != crs:
-                used = shapely.segmentize(used, max(part.stop - part.start for part in source.used) / _SEGMENTS)
+        for scene in self.scenes:
+            if scene.name not in self._places:
+                continue  # its patches are in the table
             start = pd.Timestamp.min if scene.start is None else _utc(scene.start)
             end = pd.Timestamp.max if scene.start is None else _utc(scene.end or scene.start)
             # TorchGeo's time_series_split and samplers lose intervals without a length.
-            rows.append((scene.name, start, max(end, start + pd.Timedelta(seconds=1)), self._located(source, used)))
-        names, starts, ends, geometry = zip(*rows, strict=True)
+            end = max(end, start + pd.Timedelta(seconds=1))
+            rows.append((scene.name, start, end, self._outlines[scene.name]))
+        names, starts, ends, geometry = zip(*rows, strict=True) if rows else ((), (), (), ())
         index = pd.IntervalIndex.from_arrays(
             pd.DatetimeIndex(starts), pd.DatetimeIndex(ends), closed="both", name="datetime"
         )
         return gpd.GeoDataFrame({"filepath": list(names)}, index=index, geometry=list(geometry), crs=self._crs)
 
-    def _located(self, source: _Source, pixels: shapely.Geometry) -> shapely.Geometry:
-        """A geometry in the region's pixels (column, row) as one in the dataset's first CRS."""
-        transform = source.geobox.affine
-        there = shapely.transform(pixels, lambda x, y: transform * (x, y), interleaved=False)
-        if self._crs is None or source.geobox.crs == self._crs:
-            return there
-        return shapely.transform(there, _transformer(source.geobox.crs.to_wkt(), self._crs.to_wkt()), interleaved=False)
+    def _moved_index(self, crs: CRS | None, places: Mapping[str, GeoBox] | None = None) -> gpd.GeoDataFrame:
+        """The index in another CRS, each footprint by way of its scene's own grid; without what has no place there."""
+        places = self._places if places is None else places
+        frame = self.index[self.index["filepath"].isin(list(places)).to_numpy()]
+        geometry = []
+        for name, outline in zip(frame["filepath"], frame.geometry, strict=True):
+            geometry.append(located(places[name], self._pixels(name, outline), crs))
+            if geometry[-1] is None:
+                raise GridError(
+                    f"{name} ({places[name].crs}) has no place in {crs.to_string() if crs else crs}; EPSG:4326 has one "
+                    "for every scene"
+                )
+        return gpd.GeoDataFrame(
+            {"filepath": frame["filepath"].to_numpy()}, index=frame.index, geometry=geometry, crs=crs
+        )
 
-    def _pixels(self, source: _Source, geometry: shapely.Geometry) -> shapely.Geometry:
-        """A geometry of the index in the region's pixels (column, row)."""
-        if self.index.crs is not None and source.geobox.crs != self.index.crs:
-            move = _transformer(CRS.from_user_input(self.index.crs).to_wkt(), source.geobox.crs.to_wkt())
-            geometry = shapely.transform(geometry, move, interleaved=False)
-        transform = ~source.geobox.affine
-        return shapely.transform(geometry, lambda x, y: transform * (x, y), interleaved=False)
+    def _pixel(self) -> tuple[float, float]:
+        """Size of the pixel that queries are counted in, in the CRS of the index as it is now."""
+        if not self._places:
+            return (1.0, 1.0)
+        used = [place[self._sources[self._numbers[name]].used] for name, place in self._places.items()]
+        width, height = pixel_size(used, list(self._outlines.values()), self.index.crs)
+        return width * self._unit, height * self._unit
+
+    def _pixels(self, name: str, *outlines: shapely.Geometry) -> shapely.Geometry:
+        """Geometries of the index in the pixels (column, row) of a scene."""
+        if outlines == (self._outlines[name],):  # as they were made: exact
+            return self._used(name)
+        return shapely.union_all([in_pixels(self._places[name], one, self.index.crs) for one in outlines])
 
     def _query(self, query: Any) -> dict[str, Tensor]:
         """The sample of a TorchGeo query."""
         x, y, t = self._disambiguate_slice(query)
         if not np.allclose((x.step, y.step), self._res, rtol=1e-6):
             raise GridError(f"query {query} asks for other pixels than {self._res}; this dataset never resamples")
-        area, frame = shapely.box(x.start, y.start, x.stop, y.stop), self.index
+        frame = self.index
         times = pd.Interval(_utc(t.start), _utc(t.stop), closed="both")
         hits = np.flatnonzero(frame.index.overlaps(times))
-        covered = shapely.area(shapely.intersection(frame.geometry.to_numpy()[hits], area)) / area.area
+        outlines = frame.geometry.to_numpy()[hits]
+        areas = [shapely.box(x.start + turn, y.start, x.stop + turn, y.stop) for turn in turns(frame.crs)]
+        covered = _covered(outlines, areas)
+        if not (covered > 0).any():  # in another CRS footprints are not the upright boxes that samplers cut from
+            covered = _covered(shapely.envelope(outlines), areas)
         if not (covered > 0).any():
             raise IndexError(f"query {query} lies outside the dataset, whose bounds are {self.bounds}")
         best = max(
             range(len(hits)),
-            key=lambda hit: (round(covered[hit], 6), _shared(frame.index[hits[hit]], times), -hits[hit]),
+            key=lambda hit: (round(float(covered[hit]), 6), _shared(frame.index[hits[hit]], times), -hits[hit]),
         )
-        number = self._numbers[frame["filepath"].iloc[hits[best]]]
-        source = self._sources[number]
-        centre = self._pixels(source, area.centroid)
+        name = frame["filepath"].iloc[hits[best]]
+        source = self._sources[self._numbers[name]]
+        centre = in_pixels(self._places[name], areas[0].centroid, frame.crs)
+        if not np.isfinite(shapely.get_coordinates(centre)).all():
+            raise IndexError(f"query {query} has no place on the grid of {name}, whose CRS is {source.geobox.crs}")
         height, width = (
             round((axis.stop - axis.start) / res) for axis, res in zip((y, x), self._res[::-1], strict=True)
         )
@@ -271,12 +339,8 @@ class SceneDataset(GeoDataset):
             for middle, length in ((centre.y, height), (centre.x, width))
         )
         window = (slice(row[0], sum(row)), slice(column[0], sum(column)))
-        own = self._pixels(source, frame.geometry.iloc[hits[best]])
-        return self._part(number, window, own)
-
-    @property
-    def _numbers(self) -> dict[str, int]:
-        return {source.name: number for number, source in enumerate(self._sources)}
+        mine = outlines[(frame["filepath"].iloc[hits] == name).to_numpy()]
+        return self._part(self._numbers[name], window, self._pixels(name, *mine))
 
     def __and__(self, other: GeoDataset) -> IntersectionDataset:
         """What both show at the same bounds: bands one after the other, valid where both are.
@@ -284,17 +348,17 @@ class SceneDataset(GeoDataset):
         Raises:
             GridError: The other one is in another CRS or on other pixels, so that TorchGeo would have to resample.
         """
-        grids = [
-            {_phase(source.geobox, source.unit) for source in dataset._sources}
-            for dataset in (self, other)
-            if isinstance(dataset, SceneDataset)
-        ]
-        if self.crs != other.crs or not np.allclose(self.res, other.res, rtol=1e-6) or grids[0] != grids[-1]:
+        one, two = self, other
+        if isinstance(other, SceneDataset) and self.crs != other.crs and self.crs is not None and other.crs is not None:
+            one, two = self._everywhere(), other._everywhere()
+        if isinstance(two, SceneDataset):
+            two = two._facing(one)
+        if one.crs != two.crs or not np.allclose(one.res, two.res, rtol=1e-6) or not _fit(one, two):
             raise GridError(
                 f"the two datasets are not on one grid ({self.crs}, pixel {self.res}; {other.crs}, pixel {other.res}) "
                 "and nothing is resampled here; pair two resolutions with GeoPairDataset or TorchGeoPairs"
             )
-        return IntersectionDataset(self, other, collate_fn=_joined)
+        return IntersectionDataset(one, two, collate_fn=_joined)
 
     def __or__(self, other: GeoDataset) -> GeoDataset:
         """The scenes of both; a dataset of another class is left to TorchGeo, which overlays what both show."""
@@ -302,9 +366,29 @@ class SceneDataset(GeoDataset):
             return super().__or__(other)
         new = [scene for scene in other.scenes if scene not in self.scenes]
         union = self._with((*self.scenes, *new))
-        theirs = other.index if other.index.crs == self._crs else other.index.to_crs(self._crs)
-        union.index = pd.concat([self.index if self.index.crs == self._crs else self.index.to_crs(self._crs), theirs])
+        whole = all(_key(part.index) == part._whole for part in (self, other))
+        union._index = pd.concat([part._moved_index(union._crs, union._places) for part in (self, other)])
+        union._whole = _key(union._index) if whole else ()
         return union
+
+    def _facing(self, other: "SceneDataset") -> Self:
+        """The same dataset, with footprints beyond the antimeridian where the other one names the place so."""
+        names = [self.index.geometry.translate(turn) for turn in turns(self.crs)[1:]]
+        meets = [other.index.sindex.query(outlines, predicate="intersects")[0] for outlines in names]
+        if not any(map(len, meets)):
+            return self
+        facing = copy(self)
+        more = [
+            self.index.set_geometry(outlines).iloc[np.unique(rows)] for outlines, rows in zip(names, meets, strict=True)
+        ]
+        facing._index = pd.concat([self.index, *more])
+        return facing
+
+    def _everywhere(self) -> Self:
+        """The same dataset with its index in degrees."""
+        moved = copy(self)
+        moved._crs = moved.crs = GLOBAL
+        return moved
 
     def _with(self, scenes: Sequence[SceneFiles], **arguments: Any) -> Self:
         """A dataset like this one of other scenes."""
@@ -333,8 +417,9 @@ class SceneDataset(GeoDataset):
         """
         if self._made is None:
             self._made = self._enough(self._given) if self._given is not None else self._scan()
-        frame = self.index
-        key = (tuple(frame["filepath"]), tuple(shapely.to_wkb(frame.geometry.to_numpy())))
+        key = _key(self.index)
+        if key == self._whole:
+            return self._made
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, self._made.select(self._indexed(self._made)))
         return self._kept[1]
@@ -387,11 +472,9 @@ class SceneDataset(GeoDataset):
         for number, source in enumerate(self._sources):
             here = np.flatnonzero(table.scene == number)
             if source.name not in placed:
-                # Not in an index of other scenes' CRS is not the same as given to another part of a split.
-                keep[here] = source.geobox.crs is None and self._crs is not None
-                continue
+                continue  # given to another part of a split, or without a place that a split could go by
             own = self.index.geometry.to_numpy()[(self.index["filepath"] == source.name).to_numpy()]
-            region = self._pixels(source, shapely.union_all(own)).buffer(TOLERANCE)
+            region = self._pixels(source.name, *own).buffer(TOLERANCE)
             shapely.prepare(region)
             top, left = table.row[here], table.column[here]
             keep[here] = shapely.covers(region, shapely.box(left, top, left + table.size, top + table.size))
@@ -434,7 +517,7 @@ class SceneDataset(GeoDataset):
         rows, columns = window
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         inside = np.ones(shape, bool)
-        if not own.buffer(TOLERANCE).covers(_polygon(window)):
+        if not own.buffer(TOLERANCE).covers(window_polygon(window)):
             inside = rasterize([own], out_shape=shape, transform=Affine.translation(columns.start, rows.start)) > 0
         used = self._sources[number].used
         common = (_common(rows, used[0]), _common(columns, used[1]))
@@ -444,7 +527,8 @@ class SceneDataset(GeoDataset):
             mask = inside.reshape(shape[0] // step, step, shape[1] // step, step).all(axis=(1, 3))
             array, valid = np.zeros((len(image.bands), *mask.shape), np.float32), np.zeros(mask.shape, bool)
             here = coarsened(moved(common, -rows.start, -columns.start), step)
-            array[:, *here], valid[here] = self._read(number, name, coarsened(common, step))
+            if valid[here].size:
+                array[:, *here], valid[here] = self._read(number, name, coarsened(common, step))
             valid &= mask
             array *= valid
             sample |= {name: torch.from_numpy(array), _MASKS[name]: torch.from_numpy(valid)}
@@ -608,8 +692,29 @@ def _common(one: slice, other: slice) -> slice:
     return slice(max(one.start, other.start), max(min(one.stop, other.stop), max(one.start, other.start)))
 
 
-def _polygon(window: Window) -> shapely.Polygon:
-    return shapely.box(window[1].start, window[0].start, window[1].stop, window[0].stop)
+def _key(frame: gpd.GeoDataFrame) -> tuple[Any, ...]:
+    """What tells two indices apart: the scenes, and which part of each."""
+    return tuple(frame["filepath"]), tuple(shapely.to_wkb(frame.geometry.to_numpy()))
+
+
+def _covered(outlines: NDArray[Any], areas: Sequence[shapely.Polygon]) -> NDArray[np.float64]:
+    """How much of an area each outline covers, 0 to 1; the areas are one place by several names."""
+    return sum(shapely.area(shapely.intersection(outlines, area)) for area in areas) / areas[0].area
+
+
+def _fit(one: "SceneDataset", other: GeoDataset) -> bool:
+    """Whether scenes of two datasets are on one grid wherever they show one place."""
+    if not isinstance(other, SceneDataset):
+        return True
+    for first, second in zip(*other.index.sindex.query(one.index.geometry, predicate="intersects"), strict=True):
+        if (one.index.geometry.iloc[first] & other.index.geometry.iloc[second]).area > 0:
+            grids = [
+                dataset._sources[dataset._numbers[dataset.index["filepath"].iloc[row]]]
+                for dataset, row in ((one, first), (other, second))
+            ]
+            if len({_phase(source.geobox, source.unit) for source in grids}) > 1:
+                return False
+    return True
 
 
 def _phase(geobox: GeoBox, unit: int) -> tuple[str, ...]:
@@ -628,8 +733,3 @@ def _utc(moment: Any) -> pd.Timestamp:
 def _shared(one: pd.Interval, other: pd.Interval) -> float:
     """Seconds that two intervals share; as Timedelta, all of TorchGeo's time would overflow."""
     return min(one.right, other.right).timestamp() - max(one.left, other.left).timestamp()
-
-
-@cache
-def _transformer(source: str, target: str) -> Any:
-    return Transformer.from_crs(source, target, always_xy=True).transform

@@ -1,6 +1,5 @@
 """A scene as the network sees it in training: degraded, on a grid of coarser pixels, in a file."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,13 @@ from geosr.degrade import build_degradation
 from geosr.degrade.masks import coarse_valid, filled
 from geosr.degrade.steps import Parameters
 from geosr.errors import GridError, OutputError
+from geosr.files import replacing, shortened
 from geosr.io.blocks import BlockFile
 from geosr.io.cog import Profile, add_overviews, blocks_of, encode, verify, write_cog
+from geosr.io.origins import files_of_scene
 from geosr.io.raster import Raster
 from geosr.io.scene import Scene
+from geosr.io.targets import Target, inputs_of, require_free
 
 
 class Degraded(NamedTuple):
@@ -63,11 +65,10 @@ def degrade_scene(
     Raises:
         ConfigError: A step or a setting of the section is unknown.
         GridError: The scene is smaller than one LR pixel.
-        OutputError: The file exists, or cannot be written.
+        OutputError: The file exists, is one that the scene is read from, or cannot be written.
     """
     target = Path(out)
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; give another name or allow to overwrite it")
+    require_free([Target(target)], inputs_of(files_of_scene(scene)), overwrite=overwrite)
     height, width = (length // scale * scale for length in scene.geobox.shape)
     if min(height, width) == 0:
         rows, columns = scene.geobox.shape
@@ -86,19 +87,23 @@ def degrade_scene(
         valid=valid,
         geobox=coarser(hr.geobox, Fraction(1, scale)),
         bands=hr.bands,
-        radiometry=hr.radiometry,
+        radiometry=hr.radiometry.with_nodata() if scene.may_be_invalid(bands) else hr.radiometry,
     )
-    _write(lr, target, tags={"GEOSR_VERSION": __version__, "GEOSR_SOURCE": scene.name, "GEOSR_DEGRADED": section.type})
+    tags = {"GEOSR_VERSION": __version__, "GEOSR_SOURCE": scene.name, "GEOSR_DEGRADED": section.type}
+    _write(lr, target, tags=tags, overwrite=overwrite)
     return Degraded(hr, lr, parameters)
 
 
-def _write(raster: Raster, target: Path, *, tags: dict[str, str]) -> None:
+def _write(raster: Raster, target: Path, *, tags: dict[str, str], overwrite: bool) -> None:
     """Write a raster as a COG; the target's name is given to the finished file only."""
     profile = Profile(raster.geobox, raster.bands, raster.radiometry, tags)
     digital = raster.to_digital()
     whole = (slice(0, digital.shape[1]), slice(0, digital.shape[2]))
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+        with (
+            replacing(target, overwrite=overwrite) as finished,
+            tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{shortened(target.name)}-") as folder,
+        ):
             blocks = BlockFile(Path(folder) / "blocks")
             made = {
                 index: blocks.append(encode(digital[:, rows, columns]))
@@ -107,10 +112,10 @@ def _write(raster: Raster, target: Path, *, tags: dict[str, str]) -> None:
             blocks.flush()
             with ThreadPoolExecutor() as executor:
                 levels = add_overviews(blocks, made, profile, executor)
-                finished = Path(folder) / "finished.tif"
                 write_cog(finished, profile, levels, executor)
             blocks.close()
             verify(finished, profile)
-            os.replace(finished, target)
+    except FileExistsError as error:
+        raise OutputError(f"{target} exists; give another name or allow to overwrite it") from error
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error

@@ -1,17 +1,22 @@
 """Pairs of any two TorchGeo datasets."""
 
 import math
-from typing import Any
+from copy import copy
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import shapely
 import torch
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj import CRS
 from torch import Tensor
 from torchgeo.datasets import GeoDataset
 
+from geosr.data.index import pixel_size, turns
 from geosr.errors import GridError
+from geosr.footprint import GLOBAL, in_pixels, located
 from geosr.grid import pair_grids
 from geosr.radiometry import Radiometry
 
@@ -22,6 +27,10 @@ class TorchGeoPairs(GeoDataset):
     It works on TorchGeo's samplers as its members do; sizes are LR pixels. Neither member is changed, and
     neither is asked to resample: a query is moved to the nearest LR pixel. The sample has ``lr`` (band, y, x), ``hr``
     (band, y * scale, x * scale), and the masks ``lr_valid`` and ``valid``.
+
+    TorchGeo warps the files of a dataset to one CRS, so make a pair of datasets for each CRS and join the pairs with
+    ``|``: their index is in degrees (EPSG:4326) then, and every query stands for as many LR pixels, around its centre,
+    in the CRS of the pair that shows the place.
 
     Args:
         lr: Dataset of LR images.
@@ -51,15 +60,51 @@ class TorchGeoPairs(GeoDataset):
         starts, ends, geometry, self._grids = zip(*places, strict=True)
         index = pd.IntervalIndex.from_arrays(list(starts), list(ends), closed="both", name="datetime")
         self.index = type(lr.index)({"pair": range(len(places))}, index=index, geometry=list(geometry), crs=lr.crs)
+        self._home, self._pixel = lr.crs, lr.res
+
+    @property
+    def crs(self) -> CRS | None:
+        """The CRS of the index; to set it moves the footprints there, and no query asks for resampling after it."""
+        return self.index.crs
+
+    @crs.setter
+    def crs(self, wanted: Any) -> None:
+        crs = CRS.from_user_input(wanted)
+        if self.crs is None or crs == self.crs:
+            return
+        grids = [self._grids[pair] for pair in self.index["pair"]]
+        outlines = [
+            located(grid, in_pixels(grid, outline, self.crs), crs)
+            for grid, outline in zip(grids, self.index.geometry, strict=True)
+        ]
+        if any(outline is None for outline in outlines):
+            raise GridError(f"pairs in {self._home} have no place in {crs.to_string()}; EPSG:4326 has one for all")
+        self._res = pixel_size(grids, [located(grid, shapely.box(0, 0, *grid.shape[::-1]), crs) for grid in grids], crs)
+        self.index = type(self.index)(
+            {"pair": self.index["pair"].to_numpy()}, index=self.index.index, geometry=outlines, crs=crs
+        )
+
+    def __or__(self, other: GeoDataset) -> GeoDataset:
+        """The places of both, in degrees where their CRSs differ."""
+        if not isinstance(other, TorchGeoPairs) or self.crs == other.crs or self.crs is None or other.crs is None:
+            return super().__or__(other)
+        return self._everywhere()._union(other._everywhere())
+
+    def _union(self, other: Self) -> GeoDataset:
+        return super().__or__(other)
+
+    def _everywhere(self) -> Self:
+        """The same pairs with their index in degrees."""
+        moved = copy(self)
+        moved.crs = GLOBAL
+        return moved
 
     def __getitem__(self, query: Any) -> dict[str, Tensor]:
         """``lr``, ``hr``, ``lr_valid`` and ``valid`` at the LR pixels nearest to the query."""
         x, y, t = self._disambiguate_slice(query)
-        at = self.index.cx[x.start : x.stop, y.start : y.stop]
-        if at.empty:
-            raise IndexError(f"query {query} lies outside the pairs, whose bounds are {self.bounds}")
-        grid = self._grids[at["pair"].iloc[0]]
-        x, y = _snapped(x, grid.affine.c, self.res[0]), _snapped(y, grid.affine.f, self.res[1])
+        x, y, grid = self._found(query, x, y)
+        res = self._pixel
+        x, y = _snapped(x, grid.affine.c, res[0]), _snapped(y, grid.affine.f, res[1])
         sample = {}
         for name, mask, dataset in (("lr", "lr_valid", self.lr), ("hr", "valid", self.hr)):
             # Both name the resolution: TorchGeo counts pixels by it.
@@ -74,6 +119,27 @@ class TorchGeoPairs(GeoDataset):
         if tuple(sample["hr"].shape[1:]) != wanted:
             raise GridError(f"HR has {tuple(sample['hr'].shape[1:])} pixels where LR asks for {wanted}; query {query}")
         return sample
+
+    def _found(self, query: Any, x: slice, y: slice) -> tuple[slice, slice, GeoBox]:
+        """Bounds of a query in the members' CRS, and the LR grid of the pair that it overlaps most."""
+        names = [shapely.box(x.start + turn, y.start, x.stop + turn, y.stop) for turn in turns(self.crs)]
+        outlines = self.index.geometry.to_numpy()
+        covered = sum(shapely.area(shapely.intersection(outlines, name)) for name in names)
+        if not (covered > 0).any():
+            covered = sum(shapely.area(shapely.intersection(shapely.envelope(outlines), name)) for name in names)
+        if not (covered > 0).any():
+            raise IndexError(f"query {query} lies outside the pairs, whose bounds are {self.bounds}")
+        grid = self._grids[self.index["pair"].iloc[int(np.argmax(covered))]]
+        if self.crs == self._home:
+            return x, y, grid
+        centre = in_pixels(grid, names[0].centroid, self.crs)
+        middle = grid.affine * (centre.x, centre.y)
+        half = [
+            round((axis.stop - axis.start) / res) * pixel / 2
+            for axis, res, pixel in zip((x, y), self.res, self._pixel, strict=True)
+        ]
+        x, y = (slice(at - reach, at + reach) for at, reach in zip(middle, half, strict=True))
+        return x, y, grid
 
 
 def _grid(dataset: GeoDataset, place: int) -> GeoBox:

@@ -17,6 +17,7 @@ from geosr.data.coarsen import as_fraction, coarser
 from geosr.data.sources import Skipped, Source
 from geosr.data.splits import BlockSplit
 from geosr.errors import GeosrError, GridError, InputError, UsageError
+from geosr.footprint import is_box
 from geosr.grid import Window, pair_grids, window_of_bounds
 from geosr.io.claims import Claims
 from geosr.io.masks import CLASSES, RasterMask
@@ -83,7 +84,7 @@ class Options:
             raise UsageError(f"min_valid {self.min_valid:g} is not a share from 0 to 1")
         if self.max_cloud is not None and not 0 <= self.max_cloud <= 100:
             raise UsageError(f"max_cloud {self.max_cloud:g} is not a percentage from 0 to 100")
-        if (area := self.bbox) is not None and not (len(area) == 4 and area[0] < area[2] and area[1] < area[3]):
+        if (area := self.bbox) is not None and not is_box(area):
             raise UsageError(f"--bbox {' '.join(map(str, area))} is not west south east north in degrees")
 
     def to_dict(self) -> dict[str, Any]:

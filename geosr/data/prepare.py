@@ -20,7 +20,7 @@ import rasterio
 import zarr
 from numpy.typing import NDArray
 
-from geosr import __version__
+from geosr import __version__, files
 from geosr.data.coarsen import average, covered
 from geosr.data.manifest import cut_from, describe, made_from, require_same
 from geosr.data.patches import PatchTable, SceneFiles, scan_patches
@@ -32,7 +32,8 @@ from geosr.errors import InputError, OutputError, RadiometryError, UsageError
 from geosr.grid import Window, relative, size, upsample_mask
 from geosr.io.claims import Claims
 from geosr.io.scene import Scene, open_files, open_scene
-from geosr.io.work import locked_folder
+from geosr.io.targets import Target, inputs_of, require_free
+from geosr.io.work import JOB, locked_folder, make_folder, remove_leftovers, remove_work, work_folder
 from geosr.io.zarr import create_zarr
 from geosr.sensors import canonical_band
 
@@ -154,11 +155,19 @@ def prepare(
             if target.exists() and not overwrite:
                 require_same(target, options, entries)
                 resumed = len(parts)
+                if work_folder(target).exists():  # a run was killed when the store had its name
+                    with _work_folder(target) as work:
+                        remove_work(work)
             else:
+                if target.exists():
+                    read = inputs_of(path for part in parts for image in part.images.values() for path in image.files)
+                    require_free([Target(target, "zarr")], read, overwrite=True)
                 with _work_folder(target) as work:
+                    if target.exists() and not overwrite:
+                        raise OutputError(f"another geosr process has just made {target}; the same command uses it")
                     resumed = _build(work, parts, entries, options, pool, progress)
                     _finish(work / "store.zarr", work, parts, entries, options, ratio, skipped)
-                    _publish(work, target)
+                    _publish(work, target, overwrite=overwrite)
     table = open_store(target).table
     counts = _counts(table.split)
     held = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
@@ -206,8 +215,11 @@ class _Stopped(Exception):
 def _work_folder(target: Path) -> Iterator[Path]:
     """The folder beside the target that holds unfinished work; one process at a time may have it."""
     try:
+        remove_leftovers(target)
         with locked_folder(target) as work:
-            (work / "done").mkdir(exist_ok=True)
+            if not (work / JOB).exists():
+                files.write(work / JOB, json.dumps({"prepare": VERSION}))
+            make_folder(work / "done")
             yield work
     except OSError as error:
         raise OutputError(
@@ -242,7 +254,8 @@ def _build(
             record = {"made_from": made_from(entry, told), "checksums": sums, "cut_from": None}
             _write_record(work, part, record)
         if record["cut_from"] != (cut := cut_from(entry, told)):
-            np.savez(work / "done" / f"{part.slug}.npz", **_scan(store, part, options))  # type: ignore[arg-type]
+            with files.replacing(work / "done" / f"{part.slug}.npz", sync=False) as columns:
+                np.savez(columns, **_scan(store, part, options))  # type: ignore[arg-type]
             _write_record(work, part, record | {"cut_from": cut})
 
     jobs = [pool.submit(make, *job) for job in zip(parts, entries, records, strict=True)]
@@ -275,10 +288,7 @@ def _read_record(work: Path, part: Part, wanted: Mapping[str, Any]) -> dict[str,
 
 
 def _write_record(work: Path, part: Part, record: Mapping[str, Any]) -> None:
-    path = work / "done" / f"{part.slug}.json"
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps(record), "utf-8")
-    os.replace(new, path)
+    files.write(work / "done" / f"{part.slug}.json", json.dumps(record), sync=False)
 
 
 def _write_scene(store: Path, part: Part, options: Options, meter: _Meter) -> None:
@@ -405,7 +415,7 @@ def _finish(
         "scenes": list(entries),
         "skipped": [one._asdict() for one in skipped],
     }
-    (store / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", "utf-8")
+    files.write(store / MANIFEST, json.dumps(manifest, indent=1) + "\n", sync=False)
 
 
 def _bounds(part: Part, table: PatchTable) -> NDArray[np.float64]:
@@ -423,10 +433,12 @@ def _counts(split: NDArray[np.int8]) -> dict[str, int]:
     return counts | {"none": int((split == -1).sum())}
 
 
-def _publish(work: Path, target: Path) -> None:
+def _publish(work: Path, target: Path, *, overwrite: bool) -> None:
     """Give the finished store the target's name, and let the work folder go."""
-    if target.exists():
-        shutil.rmtree(work / "old.zarr", ignore_errors=True)
-        os.replace(target, work / "old.zarr")
-    os.replace(work / "store.zarr", target)
-    shutil.rmtree(work)
+    try:
+        files.publish(work / "store.zarr", target, folder=work, overwrite=overwrite)
+    except FileExistsError as error:
+        raise OutputError(
+            f"{target} exists, and did not when the work began; give --overwrite to replace it"
+        ) from error
+    remove_work(work)

@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 from geosr.data.patches import SceneFiles
 from geosr.data.sen2venus import read_sen2venus
 from geosr.data.virtual import CACHE, describe, geobox_of, opened
-from geosr.demo import demo_scene
+from geosr.demo import demo_scene, example_folder
 from geosr.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,11 @@ Reader = Callable[[Path], list[SceneFiles]]
 def read_demo(root: Path) -> list[SceneFiles]:
     """The scene that ships with geosr; ``root`` does not matter."""
     return [SceneFiles("virginia_coast", (str(demo_scene()),))]
+
+
+def read_example(root: Path) -> list[SceneFiles]:
+    """The example set that ships with geosr; ``root`` does not matter."""
+    return [SceneFiles(path.name, (str(path),)) for path in sorted(example_folder().glob("*.tif"))]
 
 
 def read_sen2naip(root: Path) -> list[SceneFiles]:
@@ -84,13 +89,20 @@ def read_worldstrat(root: Path) -> list[SceneFiles]:
 
 
 READERS: Mapping[str, Reader] = MappingProxyType(
-    {"demo": read_demo, "sen2naip": read_sen2naip, "sen2venus": read_sen2venus, "worldstrat": read_worldstrat}
+    {
+        "demo": read_demo,
+        "example": read_example,
+        "sen2naip": read_sen2naip,
+        "sen2venus": read_sen2venus,
+        "worldstrat": read_worldstrat,
+    }
 )
 """Every reader, by the name that ``geosr:reader`` of a catalogue entry gives."""
 
 LAYOUTS: Mapping[str, str] = MappingProxyType(
     {
         "demo": "nothing",
+        "example": "nothing",
         "sen2naip": "ROI_*/lr.tif and ROI_*/hr.tif",
         "sen2venus": "SITE/index.csv beside the tensors (version 1) or archives (version 2) that it names",
         "worldstrat": "hr_dataset/12bit/AREA/AREA_rgbn.tiff and lr_dataset/AREA/L2A/AREA-N-L2A_data.tiff",

@@ -1,7 +1,8 @@
 """The scenes that a configuration names: files and windows, pairs, a prepared store, or a data set of the catalogue."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import numpy as np
 from geosr.config.schema import DataSection
 from geosr.data.patches import PatchTable, SceneFiles
 from geosr.data.store import MANIFEST, open_store
-from geosr.demo import demo_scene
+from geosr.demo import demo_scene, example_folder
 from geosr.errors import ConfigError
 from geosr.grid import Window
 from geosr.io.scene import open_scene
+
+EXAMPLE = "example"
+"""``Data.root`` or ``Data.catalog`` of the example set that comes with geosr."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Selection:
     """Scenes that are for validation alone; none: a split parts the patches of `train`."""
     table: PatchTable | None = None
     """The patches of a prepared store, with their split."""
+    notice: str | None = None
+    """What a reader of the run's first line must know of these scenes."""
 
 
 def select_scenes(data: DataSection) -> Selection:
@@ -34,23 +40,55 @@ def select_scenes(data: DataSection) -> Selection:
         ConfigError: A pattern matches nothing, a window does not fit, or a pixel would be trained and validated on.
         InputError: A folder or a store does not hold what it should.
     """
+    if is_example(data):
+        return _of_example(data)
     if (Path(data.root) / MANIFEST).is_file() or data.dataset_type == "store":
         return _of_store(data)
     if data.dataset_type == "pairs":
         return _parted(_pairs(data), data)
     if data.catalog is not None:
-        from geosr.data.catalog import scenes_of
+        from geosr.data.catalog import get_collection, scenes_of
 
-        return _parted(scenes_of(data.catalog, scenes_folder(data.root)), data)
+        scenes = scenes_of(data.catalog, scenes_folder(data.root))
+        return _parted(scenes, data, validation=get_collection(data.catalog).validation)
     return _of_files(data)
 
 
-def scenes_folder(root: str | Path) -> Path:
-    """Folder that scene paths are relative to; ``demo`` is that of the scene that comes with geosr.
+def is_example(data: DataSection) -> bool:
+    """Whether a configuration asks for the example set that comes with geosr."""
+    if data.catalog is not None:
+        return data.catalog.lower() == EXAMPLE
+    return data.root == EXAMPLE and data.dataset_type == "scenes"
 
-    A folder of one's own that has this name is ``./demo``.
+
+def _of_example(data: DataSection) -> Selection:
+    """The example set: the scenes that the configuration names, or, where it names none of them, the whole set."""
+    from geosr.data.catalog import get_collection, scenes_of
+
+    scenes, patterns = scenes_of(EXAMPLE, EXAMPLE), (*data.train_scenes, *data.val_scenes)
+    foreign = bool(patterns) and not any(_named(scene, patterns) for scene in scenes)
+    if foreign:  # written for scenes that are not there, with windows in them
+        data = replace(data, train_scenes=[], val_scenes=[], exclude={}, val_windows={})
+    if data.exclude or data.val_windows:
+        chosen = _of_files(data)
+    else:
+        chosen = _parted(scenes, data, validation=get_collection(EXAMPLE).validation)
+    notice = (
+        "example set: these scenes come with geosr (the coast of Virginia to train on, six places in Europe to "
+        "validate on) and are for trying out, too few for a model to use; train on your own with Data.root=FOLDER"
+    )
+    if foreign:
+        notice += "\n  what the configuration says of other scenes (" + " ".join(patterns[:3]) + " ...) is left aside"
+    return replace(chosen, notice=notice)
+
+
+def scenes_folder(root: str | Path) -> Path:
+    """Folder that scene paths are relative to; ``demo`` and ``example`` are those of the scenes that come with geosr.
+
+    Folders of one's own that have these names are ``./demo`` and ``./example``.
     """
-    return demo_scene().parent if root == "demo" else Path(root)
+    shipped = {"demo": demo_scene().parent, EXAMPLE: example_folder()}
+    return shipped.get(str(root), Path(root))
 
 
 def expand_scenes(root: str | Path, patterns: Sequence[str]) -> list[Path]:
@@ -66,9 +104,29 @@ def expand_scenes(root: str | Path, patterns: Sequence[str]) -> list[Path]:
             raise ConfigError(f"scene {pattern!r} is no path relative to Data.root, which is {root}")
         matches = sorted(folder.glob(pattern))
         if not matches:
-            raise ConfigError(f"scene {pattern!r} matches no file in {root}; set Data.root to the folder of the scenes")
+            raise ConfigError(
+                f"scene {pattern!r} matches no file in {root}; set Data.root to the folder of the scenes"
+                + _rebuilt(pattern)
+            )
         found.update(dict.fromkeys(matches))
     return list(found)
+
+
+def _rebuilt(pattern: str) -> str:
+    """How to come by scenes of the shipped models' own training, which do not come with geosr."""
+    from geosr.data.catalog import catalog_file
+
+    listed = catalog_file().with_name("training_scenes.yaml")
+    if not listed.is_file() or not any(
+        fnmatch(line.split(": ", 1)[1], pattern)
+        for line in listed.read_text("utf-8").splitlines()
+        if line.startswith("- path: ")
+    ):
+        return ""
+    return (
+        f".\n  It is one of the scenes of geosr's own models, which do not come with geosr; {listed} says where each "
+        "is from, so that you can gather them again.\n  To try the configuration on the example set: Data.root=example"
+    )
 
 
 def _of_store(data: DataSection) -> Selection:
@@ -91,16 +149,29 @@ def _pairs(data: DataSection) -> list[SceneFiles]:
     return [source.files for source in find_sources([], bands=data.bands, lr=data.lr_root, hr=data.root).scenes]
 
 
-def _parted(scenes: Sequence[SceneFiles], data: DataSection) -> Selection:
-    """Scenes that are found rather than listed; ``train_scenes`` and ``val_scenes`` choose among their names."""
+def _named(scene: SceneFiles, patterns: Sequence[str]) -> bool:
+    """Whether a scene's name matches one of the patterns; ``**/`` stands for any number of folders, also none."""
+    return any(Path(scene.name).match(pattern.removeprefix("**/")) for pattern in patterns)
+
+
+def _parted(scenes: Sequence[SceneFiles], data: DataSection, *, validation: Sequence[str] = ()) -> Selection:
+    """Scenes that are found rather than listed; ``train_scenes`` and ``val_scenes`` choose among their names.
+
+    Those that match ``validation`` are for validation where the configuration names none for it.
+    """
     chosen = {}
     for key in ("train_scenes", "val_scenes"):
         patterns = getattr(data, key)
-        chosen[key] = [scene for scene in scenes if any(Path(scene.name).match(pattern) for pattern in patterns)]
+        chosen[key] = [scene for scene in scenes if _named(scene, patterns)]
         if patterns and not chosen[key]:
             raise ConfigError(f"Data.{key} ({' '.join(patterns)}) matches none of {len(scenes)} scenes in {data.root}")
-    val = chosen["val_scenes"]
-    train = chosen["train_scenes"] or [scene for scene in scenes if scene not in val]
+    val, train = chosen["val_scenes"], chosen["train_scenes"]
+    if not val:
+        val = [scene for scene in train or scenes if _named(scene, validation)]
+        train = [scene for scene in train or scenes if scene not in val]
+        if not train:  # they were named to train on
+            val, train = [], val
+    train = train or [scene for scene in scenes if scene not in val]
     if both := [scene.name for scene in train if scene in val]:
         raise ConfigError(f"{both[0]} is in Data.train_scenes and in Data.val_scenes, so validation would flatter")
     return Selection(tuple(train), tuple(val))
@@ -109,7 +180,10 @@ def _parted(scenes: Sequence[SceneFiles], data: DataSection) -> Selection:
 def _of_files(data: DataSection) -> Selection:
     """Files below ``root``, with the windows that are kept out of training or validated on."""
     if not data.train_scenes:
-        raise ConfigError("Data.train_scenes must name a scene")
+        raise ConfigError(
+            f"Data.train_scenes must name a scene below Data.root ({data.root}), such as '**/*.tif' for all; "
+            "Data.root=example is a set to try training on"
+        )
     folder = scenes_folder(data.root)
     for name in (*data.exclude, *data.val_windows):  # a misspelt name would let the window into training
         if [path.relative_to(folder).as_posix() for path in expand_scenes(data.root, [name])] != [name]:

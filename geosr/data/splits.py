@@ -21,6 +21,15 @@ EQUATOR = 34_735_060.89
 """Length of the equator in `EQUAL_AREA`, metres."""
 RADIUS = 6_371_228.0
 """Radius of the sphere that stands for the Earth where a buffer is measured, metres."""
+POLAR = 80.0
+"""Latitude beyond which blocks are cells of a grid around the pole: in `EQUAL_AREA` a patch there is many times wider
+than high, and so would be the blocks of all."""
+_CAPS = {1: ("EPSG:6931", 4e7), -1: ("EPSG:6932", 6e7)}
+"""Equal-area grids around the poles, metres, and how far east of `EQUAL_AREA` they are laid, out of its way."""
+_EDGE = 1_115_409.05
+"""Distance of `POLAR` from the pole in those grids, metres."""
+_TOP = 7_229_704.85
+"""Distance of `POLAR` from the equator in `EQUAL_AREA`, metres."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +73,8 @@ class BlockSplit:
         """
         grown = self._grow(footprints)
         sides = grown[:, 2:] - grown[:, :2]
-        # A patch across the antimeridian would reach around the Earth, and one beyond the poles has no place.
-        placed = np.isfinite(grown).all(axis=1) & (sides[:, 0] < EQUATOR / 2)
+        # A patch across the antimeridian would reach around the Earth, and its buffer beyond the end of the blocks.
+        placed = np.isfinite(grown).all(axis=1) & (sides[:, 0] < EQUATOR / 2) & _within(grown)
         parts = np.full(len(grown), -1, np.int8)
         if not placed.any():
             return parts
@@ -93,7 +102,8 @@ class BlockSplit:
             return footprints
         sine = np.abs(footprints[:, 1::2]).max(axis=1) * np.cos(np.pi / 6) / RADIUS
         cosine = np.sqrt(np.maximum(1 - np.minimum(sine, 1) ** 2, 1e-6))
-        stretch = np.where(sine < 1, cosine / np.cos(np.pi / 6), 1.0)  # places of scenes without a CRS lie beyond
+        # Around the poles a metre is a metre to 1 in 100; places of scenes without a CRS lie beyond the Earth.
+        stretch = np.where(np.abs(footprints[:, 0]) < EQUATOR, cosine / np.cos(np.pi / 6), 1.0)
         margin = 1.01 * self.buffer * np.stack([1 / stretch, np.maximum(stretch, 1)], axis=1)
         return footprints + np.concatenate([-margin, margin], axis=1)
 
@@ -121,7 +131,8 @@ def footprints(
 ) -> NDArray[np.float64]:
     """Bounds (left, bottom, right, top) of patches in metres of `EQUAL_AREA`, (patch, 4).
 
-    Without a CRS a pixel counts as 10 m, and the scene lies at a place of its own beyond the Earth.
+    Beyond the latitude `POLAR` they are in metres of a grid around the pole; a patch across that latitude has no
+    bounds. Without a CRS a pixel counts as 10 m, and the scene lies at a place of its own beyond the Earth.
 
     Args:
         geobox: Grid that rows and columns are counted in.
@@ -139,10 +150,39 @@ def footprints(
     edge = np.array([(x, y) for x in along for y in along if x in (0, size) or y in (0, size)])
     column, row = left[:, None] + edge[:, 0], top[:, None] + edge[:, 1]
     a, b, c, d, e, f = geobox.affine[:6]
-    x, y = _to_equal_area(geobox.crs.to_wkt()).transform(a * column + b * row + c, d * column + e * row + f)
+    east, north = a * column + b * row + c, d * column + e * row + f
+    crs = geobox.crs.to_wkt()
+    x, y = _to(EQUAL_AREA, crs).transform(east, north)
+    latitude = _to("EPSG:4326", crs).transform(east, north)[1]
+    across = np.abs(latitude).min(axis=1) < POLAR
+    bounds = np.where((across & (np.abs(latitude).max(axis=1) >= POLAR))[:, None], np.nan, _bounds(x, y))
+    for sign, (grid, away) in _CAPS.items():
+        here = (sign * latitude).min(axis=1) >= POLAR
+        if here.any():
+            x, y = _to(grid, crs).transform(east[here], north[here])
+            bounds[here] = _bounds(x + away, y)
+    return bounds
+
+
+def _bounds(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bounds of outlines whose points are given, a little wider for what bends between the points."""
     bounds = np.stack([x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1)
-    bend = 1e-4 * (bounds[:, 2:] - bounds[:, :2])  # what bends between the points, up to patches of 80 km
+    bend = 1e-4 * (bounds[:, 2:] - bounds[:, :2])  # up to patches of 80 km
     return bounds + np.concatenate([-bend, bend], axis=1)
+
+
+def _within(grown: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which footprints with their buffer stay on their own side of the antimeridian and of the latitude `POLAR`."""
+    left, bottom, right, top = grown.T
+    centre = (left + right) / 2
+    within = np.ones(len(grown), bool)
+    inside = np.abs(centre) <= EQUATOR
+    within[inside] = ((np.maximum(-left, right) <= EQUATOR / 2) & (np.maximum(-bottom, top) <= _TOP))[inside]
+    for _, away in _CAPS.values():
+        cap = np.abs(centre - away) < 1.5 * _EDGE
+        far = np.hypot(np.maximum(away - left, right - away), np.maximum(-bottom, top))
+        within[cap] = (far <= _EDGE)[cap]
+    return within
 
 
 def split_patches(
@@ -170,5 +210,5 @@ def hashed(*numbers: Any) -> NDArray[np.uint64]:
 
 
 @cache
-def _to_equal_area(crs: str) -> Transformer:
-    return Transformer.from_crs(crs, EQUAL_AREA, always_xy=True)
+def _to(target: str, crs: str) -> Transformer:
+    return Transformer.from_crs(crs, target, always_xy=True)

@@ -6,16 +6,20 @@ import logging
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import pystac
 from pystac_client import Client
 from pystac_client.exceptions import APIError
-from requests.exceptions import RequestException
+from pystac_client.stac_api_io import StacApiIO
 
 from geosr.data.patches import SceneFiles
 from geosr.data.sources import SILENT, Source
-from geosr.errors import InputError, UsageError, did_you_mean
+from geosr.errors import GeosrError, InputError, UsageError, did_you_mean
+from geosr.footprint import is_box
+from geosr.io import documents
 from geosr.io.claims import Claims
+from geosr.io.documents import SILENCE, is_web_address, within
 from geosr.io.stac import item_claims, item_scene
 
 log = logging.getLogger(__name__)
@@ -61,7 +65,7 @@ def search_stac(
     Args:
         url: Address of the API's landing page.
         collection: Id of the collection.
-        bbox: West, south, east, north in degrees.
+        bbox: West, south, east, north in degrees; over 180 degrees, west is the larger number.
         datetime: A day, a month, or an interval such as ``2023-06-01/2023-08-31``.
         max_cloud: Highest ``eo:cloud_cover`` in percent; items that do not tell theirs are left out.
         limit: How many items at most.
@@ -70,12 +74,12 @@ def search_stac(
         InputError: The API does not answer, has no such collection, or finds nothing.
         UsageError: The box is empty.
     """
-    if bbox is not None and not (len(bbox) == 4 and bbox[0] < bbox[2] and bbox[1] < bbox[3]):
+    if bbox is not None and not is_box(bbox):
         raise UsageError(f"--bbox {' '.join(map(str, bbox))} is not west south east north in degrees")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the API does not support is not asked of it
-            client = Client.open(url)
+            client = Client.open(url, stac_io=_Requests(timeout=SILENCE))
             licences = {one.id: one.license for one in client.get_collections()}
             if collection not in licences:
                 raise InputError(
@@ -91,10 +95,13 @@ def search_stac(
                 max_items=limit if asks or max_cloud is None else None,
             )
             items = list(search.items())
-    except (APIError, RequestException, pystac.STACError) as error:
-        raise InputError(f"{url} does not answer as a STAC API ({str(error).splitlines()[0]})") from error
+    except GeosrError:
+        raise
+    except Exception as error:  # pystac passes on whatever an answer of another form raises
+        cause = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{url} does not answer as a STAC API ({cause})") from error
     if max_cloud is not None:
-        clear = [item for item in items if item.properties.get("eo:cloud_cover", math.inf) <= max_cloud]
+        clear = [item for item in items if _cloud(item) <= max_cloud]
         if len(clear) < len(items):
             log.info(
                 "%d of %d items are cloudier than %g %%, or do not say", len(items) - len(clear), len(items), max_cloud
@@ -107,4 +114,34 @@ def search_stac(
         raise InputError(f"{url}: collection {collection} has no item for {', '.join(asked)}; widen the search")
     for item in items:
         item.properties.setdefault("license", licences[collection])
+        if not is_web_address(item.get_self_href() or ""):  # or else its files could be those of this machine
+            item.clear_links("self")
+            item.set_self_href(f"{url.rstrip('/')}/collections/{collection}/items/{item.id}")
     return sorted(items, key=lambda item: item.id)
+
+
+def _cloud(item: pystac.Item) -> float:
+    """The cloud cover of an item in percent; infinite where it does not say one."""
+    cover = item.properties.get("eo:cloud_cover")
+    return float(cover) if isinstance(cover, int | float) else math.inf
+
+
+class _Requests(StacApiIO):
+    """Requests to a STAC API: to web addresses alone, each within a total time."""
+
+    def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+        """The answer of an address, or of what a link names."""
+        href = source.get_href() if isinstance(source, pystac.Link) else str(source)
+        if not is_web_address(href or ""):
+            raise APIError(f"it links to {href}, which is no web address")
+        return super().read_text(source, *args, **kwargs)
+
+    def request(self, *args: Any, **kwargs: Any) -> str:
+        """The answer of an address."""
+        return within(documents.SECONDS, lambda: StacApiIO.request(self, *args, **kwargs))
+
+    def stac_object_from_dict(self, d: dict[str, Any], *args: Any, **kwargs: Any) -> pystac.STACObject:
+        """The landing page or a collection; of an old item, pystac would fetch the collection that it links to."""
+        if d.get("type") == "Feature":
+            raise APIError("it is an item")
+        return super().stac_object_from_dict(d, *args, **kwargs)

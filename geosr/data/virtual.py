@@ -7,7 +7,7 @@ that and refers to the published pixels, which stay where they are.
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from xml.sax.saxutils import escape
@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 
+from geosr import files
 from geosr.errors import InputError, OutputError
 
 CACHE = ".geosr"
@@ -142,16 +143,12 @@ def finished(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: The folder cannot be written to.
     """
-    unfinished = path.with_name(f"{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        unfinished.replace(path)
+        with files.replacing(path) as unfinished:
+            yield unfinished
     except OSError as error:
         raise OutputError(
             f"{path} cannot be written ({error}); geosr keeps what it knows of a data set in {CACHE} inside it, so "
             "make that folder writable or link the data set into one that is"
         ) from error
-    finally:
-        with suppress(OSError):  # what stands in the way of writing may stand in the way of removing
-            unfinished.unlink()

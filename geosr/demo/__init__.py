@@ -1,4 +1,4 @@
-"""A real scene to try geosr on: 5 x 5 km of the Virginia coast, Sentinel-2, 10 m."""
+"""Real scenes to try geosr on: one to predict on, 5 x 5 km of the Virginia coast, and a set to train on."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -10,3 +10,11 @@ def demo_scene() -> Path:
     Contains modified Copernicus Sentinel data. It is in no training set of the shipped models.
     """
     return Path(str(files("geosr.demo"))) / "virginia_coast.tif"
+
+
+def example_folder() -> Path:
+    """Folder of the example set: GeoTIFFs of B02, B03, B04 and B08 at 10 m to try training on, uint16.
+
+    Contains modified Copernicus Sentinel data; its README says whose files they are. The demo scene is not part of it.
+    """
+    return Path(str(files("geosr"))) / "example"

@@ -57,6 +57,7 @@ def entrants_of(
     tile: int,
     device: str,
     precision: str,
+    trust: str | Sequence[str] = (),
 ) -> list[Entrants]:
     """Models in groups that see the same LR.
 
@@ -72,7 +73,7 @@ def entrants_of(
     if not models:
         raise UsageError("no model is given: name one or more with --model, such as --model s2-rgbn-x2")
     groups: dict[tuple[tuple[str, ...], int, float], list[ModelMethod]] = {}
-    for method in _methods(models, samples=samples, tta=tta, device=device, precision=precision):
+    for method in _methods(models, samples=samples, tta=tta, device=device, precision=precision, trust=trust):
         spec = method.resolver.spec
         own = MTF if spec.consistency_mtf is None else spec.consistency_mtf
         groups.setdefault((spec.bands, spec.scale, own if mtf is None else mtf), []).append(method)
@@ -86,13 +87,16 @@ def _methods(
     tta: bool,
     device: str,
     precision: str,
+    trust: str | Sequence[str],
 ) -> Iterator[ModelMethod]:
     """The models by name, each with a name of its own."""
     seen = {BICUBIC: 1, BACK_PROJECTION: 1}
     noisy = 0
     for one in models:
         resolver = (
-            one if isinstance(one, SuperResolver) else load_model(os.fspath(one), device=device, precision=precision)
+            one
+            if isinstance(one, SuperResolver)
+            else load_model(os.fspath(one), device=device, precision=precision, trust=trust)
         )
         if resolver.spec.outputs != resolver.spec.bands:
             raise ModelError(

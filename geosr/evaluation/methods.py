@@ -75,7 +75,12 @@ class ModelMethod:
         """The SR image of a window; that of an exact model is the same whatever the window."""
         spec, scale, answer = self.resolver.spec, self.resolver.spec.scale, self.answer
         plan = (TilePlan if spec.tiling == "exact" else OverlapPlan)(
-            lr_shape(pair), TILE, self.resolver.context(answer), spec.multiple_of, window
+            lr_shape(pair),
+            TILE,
+            self.resolver.context(answer),
+            spec.multiple_of,
+            window,
+            self.resolver.flips(pair.geobox),
         )
         height, width = (side * scale for side in size(window))
         planes = np.empty((len(answer.bands(spec.bands)), height, width), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from geosr.evaluation.intervals import Interval, over_patches, over_scenes
 from geosr.evaluation.methods import BICUBIC
 from geosr.evaluation.parts import FREQUENCIES, Patches, Samples
 from geosr.evaluation.pictures import Pictures
+from geosr.files import write
 
 
 @dataclass(frozen=True)
@@ -200,12 +202,13 @@ class Evaluation:
     def write_metrics(self, folder: Path) -> list[Path]:
         """Write ``metrics.json`` and ``metrics.csv``, and return their paths."""
         as_json, as_csv = folder / "metrics.json", folder / "metrics.csv"
-        as_json.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", "utf-8")
+        write(as_json, json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
         records = self.records()
-        with as_csv.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(records[0]))
-            writer.writeheader()
-            writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, list(records[0]))
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
+        write(as_csv, text.getvalue())
         return [as_json, as_csv]
 
 

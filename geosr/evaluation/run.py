@@ -57,6 +57,7 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    trust: str | Sequence[str] = (),
 ) -> Evaluation:
     """Figures of models on scenes, beside bicubic interpolation and back-projection, or of finished SR images.
 
@@ -88,13 +89,14 @@ def evaluate(
         out: Folder for ``metrics.json``, ``metrics.csv`` and ``report.html``; None writes nothing.
         overwrite: Replace those of an earlier evaluation.
         progress: Called after every part of a scene.
+        trust: Modules whose code may run for models of a class of one's own, as for `geosr.load_model`.
 
     Raises:
         GeosrError: See its children; the message says what to do. Nothing is measured before all files fit.
     """
     named = _named([one if isinstance(one, Case) else Case(name_of(one), hr=(os.fspath(one),)) for one in cases])
     entrants = entrants_of(
-        named, models, mtf=mtf, samples=samples, tta=tta, tile=tile, device=device, precision=precision
+        named, models, mtf=mtf, samples=samples, tta=tta, tile=tile, device=device, precision=precision, trust=trust
     )
     perceptual = find_perceptual({"lpips": lpips, "dists": dists})
     reading = Reading(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.fill import fill_distance
 from geosr.inference.resident import ModelKey
 from geosr.inference.tiled import DEFAULT_TILE
-from geosr.io.claims import require_reflectance
+from geosr.io.plausibility import Plausibility
 from geosr.io.raster import Raster
 from geosr.radiometry import Radiometry, storable
 
@@ -40,8 +40,8 @@ class Encoding:
     """For the bands, and for their spreads or errors if any, how the values that go out encode reflectance."""
     stored: tuple[Radiometry | None, ...]
     """Likewise, how integers will encode those values when they are written; None where they will not."""
-    assumed: str | None = None
-    """What messages call an array that nothing but its small numbers says to be reflectance; None for the others."""
+    check: Plausibility | None = None
+    """What is asked of the values that come in; None asks nothing."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -66,6 +66,8 @@ class _Work:
     """Of the whole image; its area is not used."""
     encoding: Encoding
     answer: Answer
+    planes: tuple[int, ...]
+    """Bands that go out, by their place in what the model gives."""
     batch_size: int
 
     @property
@@ -79,8 +81,7 @@ class _Work:
         """
         if not self.exact:
             return self.plan
-        plan = self.plan
-        return TilePlan(plan.shape, plan.core, plan.halo, plan.multiple_of, part)
+        return replace(self.plan, area=part)
 
     def indices(self, part: Window) -> list[int]:
         """Cores of `plan_for` the part that have pixels in it."""
@@ -113,9 +114,8 @@ class _Work:
         resolver = self.model.load()
         scale = resolver.spec.scale
         leading = chunks[0][0].shape[:-3]
-        bands = len(self.answer.bands(resolver.spec.outputs))
         height, width = size(part)
-        out = np.empty((*leading, bands, height * scale, width * scale), self.encoding.dtype)
+        out = np.empty((*leading, len(self.planes), height * scale, width * scale), self.encoding.dtype)
         for place in np.ndindex(*leading):
             mosaic = _Mosaic([[chunk[place] for chunk in row] for row in chunks], corner, self.encoding)
             cores = superresolve_cores(
@@ -131,7 +131,7 @@ class _Work:
                 shared = _common(core.tile.core, part)
                 rows, columns = scaled(relative(shared, part), scale)
                 inner = scaled(relative(shared, core.tile.core), scale)
-                sr = core.part(inner, bands=bands, scale=scale)
+                sr = core.part(inner, planes=self.planes, scale=scale)
                 out[(*place, slice(None), rows, columns)] = self.encoding.encoded(sr)
         return out
 
@@ -160,8 +160,8 @@ class _Mosaic:
                 values[:, *relative(shared, window)] = chunk[:, *relative(shared, place)]
         radiometry = self._encoding.values
         valid = radiometry.valid(values)
-        if self._encoding.assumed is not None:
-            require_reflectance(values[:, valid], self._encoding.assumed)
+        if self._encoding.check is not None:
+            self._encoding.check.require(values, valid, step=None)
         reflectance = radiometry.to_reflectance(values, valid=valid)
         geobox = GeoBox(size(window), Affine.identity(), None)  # of no use to the network
         return Raster(reflectance, valid, geobox, tuple(bands), radiometry)
@@ -173,6 +173,8 @@ def superresolve_array(
     encoding: Encoding,
     *,
     answer: Answer = PLAIN,
+    planes: Sequence[int] | None = None,
+    flips: tuple[bool, bool] = (False, False),
     batch_size: int = 1,
 ) -> Any:
     """The values (..., band, y, x) on the finer grid: numpy of numpy, and of a dask array a dask array.
@@ -186,6 +188,8 @@ def superresolve_array(
         model: The model; a task carries this key, and no weights.
         encoding: What the values are.
         answer: What is asked of the model, as `SuperResolver.answer` gives it.
+        planes: The bands that go out, by their place in what the model gives; None: all, in its order.
+        flips: Whether rows, and columns, are reversed for the network, as `SuperResolver.flips` says of a grid.
         batch_size: Tiles that the network takes at once, inside a chunk.
 
     Raises:
@@ -197,14 +201,17 @@ def superresolve_array(
         raise GridError(f"the array is {array.shape}; model {spec.name!r} needs (..., {len(spec.bands)} bands, y, x)")
     shape = (array.shape[-2], array.shape[-1])
     kind = TilePlan if spec.tiling == "exact" else OverlapPlan
-    plan = kind(shape, aligned_core(spec.scale, DEFAULT_TILE), resolver.context(answer), spec.multiple_of)
-    work = _Work(model, plan, encoding, answer, batch_size)
+    core = aligned_core(spec.scale, DEFAULT_TILE)
+    plan = kind(shape, core, resolver.context(answer), spec.multiple_of, flips=flips)
+    if planes is None:
+        planes = range(len(answer.bands(spec.outputs)))
+    work = _Work(model, plan, encoding, answer, tuple(planes), batch_size)
     if isinstance(array, np.ndarray):
         return work([[array]], (0, 0), plan.window)
-    return _lazy(array, work, scale=spec.scale, bands=len(answer.bands(spec.outputs)))
+    return _lazy(array, work, scale=spec.scale)
 
 
-def _lazy(array: da.Array, work: _Work, *, scale: int, bands: int) -> da.Array:
+def _lazy(array: da.Array, work: _Work, *, scale: int) -> da.Array:
     """The dask array whose every chunk is a task: it takes the chunks that it depends on."""
     import dask.array as da
     from dask.base import tokenize
@@ -217,7 +224,8 @@ def _lazy(array: da.Array, work: _Work, *, scale: int, bands: int) -> da.Array:
     if not work.exact:  # a part computes its neighbours' tiles too where it fades into them: small parts, mostly those
         parts = [_whole_cores(_merged(sides, 2 * work.plan.core), work.plan.core) for sides in merged]
     model = (work.model.sha256, work.model.device, work.model.precision)
-    name = f"superresolve-{tokenize(array.name, model, work.plan, work.encoding, work.answer, work.batch_size)}"
+    how = (work.plan, work.encoding, work.answer, work.planes, work.batch_size)
+    name = f"superresolve-{tokenize(array.name, model, *how)}"
     edges = [np.cumsum((0, *sides)) for sides in array.chunks[-2:]]
     tasks: dict[Any, Any] = {}
     for (row, rows), (column, columns) in product(*(enumerate(_slices(sides)) for sides in parts)):
@@ -234,7 +242,7 @@ def _lazy(array: da.Array, work: _Work, *, scale: int, bands: int) -> da.Array:
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=[array])
     finer = tuple(tuple(side * scale for side in sides) for sides in parts)
     meta = np.empty((0,) * array.ndim, work.encoding.dtype)
-    result = da.Array(graph, name, (*leading, (bands,), *finer), meta=meta)
+    result = da.Array(graph, name, (*leading, (len(work.planes),), *finer), meta=meta)
     # Chunks that were put together are cut again: Zarr takes none that are larger at the end.
     return result.rechunk(
         (*result.chunks[:-2], *(tuple(side * scale for side in sides) for sides in array.chunks[-2:]))

@@ -6,14 +6,18 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from geosr.errors import GeosrError, InputError, OutputError, UsageError
+from geosr.inference.journal import PUBLISHING
 from geosr.inference.outputs import kind_of
+from geosr.inference.publish import item_of
 from geosr.inference.tiled import Prediction
+from geosr.io.targets import inputs_of, require_name, safe_name
+from geosr.io.work import work_folder
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,7 @@ def predict_batch(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    stac: bool = False,
 ) -> Batch:
     """Super-resolve all scenes of a list.
 
@@ -56,26 +61,30 @@ def predict_batch(
         predict: Super-resolves the sources of one scene into an output of that name.
         resume: Leave out scenes whose output is there.
         overwrite: Replace outputs that are there.
+        stac: A scene is done when its STAC item is there, too.
 
     Raises:
         InputError: The list cannot be read.
-        OutputError: Outputs are there and neither `resume` nor `overwrite` says what to do, or two would have one name.
+        OutputError: Outputs are there and neither `resume` nor `overwrite` says what to do.
+        UsageError: ``out`` names one file for all.
     """
     scenes = read_list(Path(listed))
     outputs = name_outputs(scenes, out)
-    there = {scene.name for scene in scenes if Path(outputs[scene.name]).exists()}
-    if there and not (resume or overwrite):
+    batch = Batch(failed=_confused(scenes, outputs, Path(listed), stac=stac))
+    scenes = [scene for scene in scenes if scene.name and scene.name not in batch.failed]
+    done = {scene.name for scene in scenes if is_done(outputs[scene.name], stac=stac)}
+    if done and not (resume or overwrite):
         raise OutputError(
-            f"{len(there)} of {len(scenes)} outputs are there, such as {outputs[min(there)]}; --resume leaves them "
+            f"{len(done)} of {len(scenes)} outputs are there, such as {outputs[min(done)]}; --resume leaves them "
             "out, --overwrite makes them again"
         )
-    batch = Batch(skipped=sorted(there) if resume else [])
+    batch.skipped = sorted(done) if resume else []
     for number, scene in enumerate(scenes, start=1):
         if scene.name in batch.skipped:
             continue
-        Path(outputs[scene.name]).absolute().parent.mkdir(parents=True, exist_ok=True)
         log.info("scene %d of %d: %s", number, len(scenes), scene.name)
         try:
+            _make_folder(outputs[scene.name])
             batch.done.append(predict(scene.sources, outputs[scene.name]))
         except GeosrError as error:
             batch.failed[scene.name] = str(error)
@@ -84,6 +93,48 @@ def predict_batch(
             batch.failed[scene.name] = f"{type(error).__name__}: {error}"
             log.exception("%s failed", scene.name)
     return batch
+
+
+def _confused(scenes: Sequence[Listed], outputs: Mapping[str, str], listed: Path, *, stac: bool) -> dict[str, str]:
+    """Why scenes cannot be done, by name: they have none, share one, or their output is what another is read from."""
+    times = Counter(scene.name for scene in scenes)
+    inputs = inputs_of([listed, *(source for scene in scenes for source in scene.sources if "://" not in source)])
+    failed = {}
+    for scene in scenes:
+        writes = [Path(outputs[scene.name]), *([item_of(outputs[scene.name])] if stac else [])]
+        if not scene.name:
+            failed[" ".join(scene.sources)] = "nothing of its name can be that of a file; give it another"
+        elif times[scene.name] > 1:
+            failed[scene.name] = (
+                f"{times[scene.name]} scenes of the list are called {scene.name}, and their outputs would be one; "
+                "give the files other names, or put them into several lists"
+            )
+        elif there := [path for path in writes if os.path.realpath(path) in inputs]:
+            failed[scene.name] = f"{there[0]} would replace what is read; choose another folder or name"
+    return failed
+
+
+def is_done(out: str, *, stac: bool = False) -> bool:
+    """Whether all files of a result are there, and no run was killed before it had given all of them their names."""
+    target = Path(os.path.abspath(out))
+    if not os.path.lexists(target) or os.path.lexists(work_folder(target) / PUBLISHING):
+        return False
+    whole = any(target.glob("*.tif")) if kind_of(out) == "folder" else target.exists()
+    return whole and (not stac or item_of(out).exists())
+
+
+def _make_folder(out: str) -> None:
+    """Make the folder that an output lies in.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    require_name(out)
+    folder = Path(os.path.abspath(out)).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"folder {folder} cannot be made: {error.strerror}") from error
 
 
 def read_list(path: Path) -> list[Listed]:
@@ -127,9 +178,8 @@ def _items(path: Path, text: str) -> list[Listed]:
         scenes = []
         for feature in features:
             links = {link.get("rel"): link["href"] for link in feature.get("links", ())}
-            name = re.sub(r"[^\w.-]+", "_", feature["id"])  # an id may be any text, and this becomes a file's name
-            scenes.append(Listed(name, [links["self"]]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            scenes.append(Listed(safe_name(feature["id"]), [os.fspath(links["self"])]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path} is no answer to a STAC search, a FeatureCollection whose items have an id and a link to "
             f"themselves ({error!r})"
@@ -150,9 +200,9 @@ def _name(files: Sequence[str]) -> str:
     """
     stems = [re.sub(r"(\.SAFE)?\.\w+$", "", file.rstrip("/").rsplit("/", 1)[-1]) for file in files]
     if len(stems) == 1:
-        return stems[0]
+        return stems[0].lstrip(".")
     common = os.path.commonprefix(stems)  # noqa: RUF071  (of names, not of paths)
-    return re.sub(r"[_.-]?[^_.-]*$", "", common) or Path(files[0]).absolute().parent.name
+    return (re.sub(r"[_.-]?[^_.-]*$", "", common) or Path(files[0]).absolute().parent.name).lstrip(".")
 
 
 def name_outputs(scenes: Sequence[Listed], out: str) -> dict[str, str]:
@@ -163,7 +213,6 @@ def name_outputs(scenes: Sequence[Listed], out: str) -> dict[str, str]:
         out: A folder, or a name with ``{name}`` in it.
 
     Raises:
-        OutputError: Scenes have one name.
         UsageError: ``out`` names one file for all.
     """
     if NAME not in out:
@@ -172,6 +221,4 @@ def name_outputs(scenes: Sequence[Listed], out: str) -> dict[str, str]:
                 f"--out {out} would be one file for {len(scenes)} scenes; give a folder, or out/{NAME}.tif"
             )
         out = os.path.join(out, f"{NAME}.tif")
-    if twice := sorted(name for name, times in Counter(scene.name for scene in scenes).items() if times > 1):
-        raise OutputError(f"several scenes of the list are called {' '.join(twice)}, and their outputs would be one")
     return {scene.name: out.replace(NAME, scene.name) for scene in scenes}

@@ -92,6 +92,7 @@ def bench(
     precisions: Sequence[str] = PRECISIONS,
     side: int = SIDE,
     rounds: int = ROUNDS,
+    trust: str | Sequence[str] = (),
 ) -> Bench:
     """What the models cost on this machine, each in every precision, and ONNX Runtime next to PyTorch.
 
@@ -105,12 +106,13 @@ def bench(
         precisions: Precisions; those that mean the same here are measured once. ONNX files run in fp32.
         side: LR pixels along one side of the image.
         rounds: Number of turns.
+        trust: As for `geosr.load_model`.
 
     Raises:
         ModelError: There is no model of a name.
         UsageError: Device or precision cannot be used here.
     """
-    entrants = _entrants(names, device, precisions)
+    entrants = _entrants(names, device, precisions, trust)
     images = [torch.rand(1, len(entrant.resolver.spec.bands), side, side) for entrant in entrants]
     memory = [_warm_up(entrant.resolver, lr) for entrant, lr in zip(entrants, images, strict=True)]
     seconds: list[list[float]] = [[] for _ in entrants]
@@ -141,8 +143,11 @@ def bench(
     return Bench(timings, comparisons)
 
 
-def _entrants(names: Sequence[str | Path], device: str, precisions: Sequence[str]) -> list[_Entrant]:
-    entrants = [entrant for name in names for entrant in _in_precisions(str(name), _model(name), device, precisions)]
+def _entrants(
+    names: Sequence[str | Path], device: str, precisions: Sequence[str], trust: str | Sequence[str]
+) -> list[_Entrant]:
+    models = [(str(name), _model(name, trust)) for name in names]
+    entrants = [entrant for name, model in models for entrant in _in_precisions(name, model, device, precisions)]
     known = [entrant.network for entrant in entrants if entrant.runtime == "torch"]
     alone = [entrant for entrant in entrants if entrant.network not in known]
     for entrant in alone:
@@ -160,10 +165,10 @@ def _in_precisions(name: str, model: Model, device: str, precisions: Sequence[st
     return [_Entrant(name, resolver) for resolver in {each.precision: each for each in resolvers}.values()]
 
 
-def _model(name: str | Path) -> Model:
+def _model(name: str | Path, trust: str | Sequence[str]) -> Model:
     """The model that ``name`` means; of an architecture, one with fresh weights."""
     if str(name) not in ARGUMENTS:
-        return load_model(name)
+        return load_model(name, trust=trust)
     section = GeneratorSection(model_type=str(name))
     bands = tuple(DataSection().bands)
     return Model(ModelSpec(str(name), str(name), section.scaling_factor, bands, generator_arguments(section)))

@@ -13,7 +13,7 @@ from tempfile import TemporaryFile
 import numpy as np
 from numpy.typing import NDArray
 
-from geosr.grid import Tile, TilePlan, Window, relative, scaled, upsample_mask, widened
+from geosr.grid import Tile, TilePlan, Window, relative, scaled, upsample_mask
 
 
 class OverlapPlan(TilePlan):
@@ -36,7 +36,7 @@ class OverlapPlan(TilePlan):
             self._along(part, end=whole.stop, n=n, side=side)
             for part, whole, n in zip(core, self.window, self.shape, strict=True)
         )
-        return Tile(index, core, widened((rows, columns), self.multiple_of, self.shape))
+        return Tile(index, core, self._whole_blocks((rows, columns)))
 
     def _along(self, core: slice, *, end: int, n: int, side: int) -> slice:
         """What is read for a core along one axis, where the cores end at ``end`` and the scene at ``n``."""

@@ -64,6 +64,7 @@ def calibrate(
     claims: Mapping[str, Any] | None = None,
     device: str = "auto",
     overwrite: bool = False,
+    trust: str | Sequence[str] = (),
 ) -> Calibrated:
     """Write the weights of a model with the expected absolute errors (reflectance) that it makes on these scenes.
 
@@ -78,6 +79,7 @@ def calibrate(
         claims: Further arguments of `geosr.io.inputs.open_input`, for all scenes.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         overwrite: Replace an existing file.
+        trust: As for `geosr.load_model`.
 
     Raises:
         OutputError: The file exists, or cannot be written.
@@ -91,7 +93,7 @@ def calibrate(
         raise OutputError(f"{target} cannot be written; give a name that ends in .safetensors, in a folder that exists")
     weights = find_weights(model)
     require_safetensors(weights)
-    resolver = SuperResolver(load_model(model), device=device, precision="fp32")
+    resolver = SuperResolver(load_model(weights, trust=trust), device=device, precision="fp32")
     if isinstance(resolver.model.network, TakesNoise):
         raise ModelError(f"model {weights.spec.name!r} takes noise: geosr predict --confidence gives its spread")
     if weights.spec.guide:
@@ -112,10 +114,7 @@ def calibrate(
     for path in check:
         with open_input(path, wanted=weights.spec.bands, **(claims or {})) as scene:
             checks[scene.name] = _check(resolver, scene, calibration)
-    try:
-        written = save_facts(weights, replace(weights.spec, calibration=calibration.to_dict()), target)
-    except OSError as error:
-        raise OutputError(f"{target} could not be written: {error.strerror}") from error
+    written = save_facts(weights, replace(weights.spec, calibration=calibration.to_dict()), target)
     return Calibrated(written, calibration, checks)
 
 
@@ -150,6 +149,8 @@ def _parts(
         hr = fill_invalid(raster.array, raster.valid, distance=2 * BORDER)
         lr = simulated(torch.from_numpy(hr)[None], spec)
         sr = resolver(lr)
+        origin = [part.start for part in tile.read]
+        resolver.require_finite(sr[0].numpy(), lr[0].numpy(), np.ones(lr.shape[2:], bool), origin=origin)
         error = np.abs(sr[0].numpy() - hr)
         yield [
             (local_rms(detail)[inner][clear[inner]], wrong[inner][clear[inner]])

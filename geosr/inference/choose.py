@@ -1,6 +1,7 @@
 """Which model fits a scene."""
 
 import logging
+from collections.abc import Sequence
 from math import log2
 from os import PathLike, fspath
 from typing import Protocol
@@ -12,6 +13,7 @@ from geosr.errors import ModelError, UsageError, did_you_mean
 from geosr.grid import resolution_m
 from geosr.inference.superresolver import SuperResolver
 from geosr.models import ModelSpec, WeightsFile, find_weights, shipped_models
+from geosr.sensors import canonical_name
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,12 @@ def fitting_models(scene: Image, *, variant: str | None = None) -> list[WeightsF
         return spec.variant != "standard", round(distance, 1), -spec.scale
 
     shipped = (w for w in shipped_models() if variant in (None, w.spec.variant))
-    return sorted((w for w in shipped if set(w.spec.bands) <= set(scene.bands)), key=misfit)
+    return sorted((w for w in shipped if has_bands(scene, w.spec.bands)), key=misfit)
+
+
+def has_bands(scene: Image, bands: Sequence[str]) -> bool:
+    """Whether a scene has all of these bands, by whatever names."""
+    return {canonical_name(band) or band for band in bands} <= set(scene.bands)
 
 
 def told(weights: WeightsFile) -> str:
@@ -112,20 +119,42 @@ def _spec_of(model: str | PathLike[str] | SuperResolver | None) -> ModelSpec | N
     return (model if isinstance(model, SuperResolver) else find_weights(fspath(model))).spec
 
 
-def choose_model(scene: Image, wanted: str | PathLike[str] | None = None, *, variant: str | None = None) -> WeightsFile:
-    """The model to use: the one that is wanted, else the shipped one of the variant that fits best.
+def require_factor(spec: ModelSpec, factor: int | None) -> None:
+    """Fail where a factor is asked for that is not the model's.
+
+    Raises:
+        UsageError: It is.
+    """
+    if factor not in (None, spec.factor):
+        raise UsageError(
+            f"model {spec.name!r} makes pixels {spec.factor} times finer, and factor={factor} is asked for; leave the "
+            "factor out, or the model: the shipped one of that factor is chosen then"
+        )
+
+
+def choose_model(
+    scene: Image,
+    wanted: str | PathLike[str] | None = None,
+    *,
+    variant: str | None = None,
+    factor: int | None = None,
+) -> WeightsFile:
+    """The model to use: the one that is wanted, else the shipped one of variant and factor that fits best.
 
     Args:
         scene: What is known of it.
         wanted: What `geosr.models.find_weights` takes.
         variant: ``standard`` (None), ``fast`` or ``detail``.
+        factor: How many times finer the bands are to become; None: any.
 
     Raises:
+        UsageError: The model that is wanted has another factor, or no shipped one that fits has this one.
         ModelError: The scene lacks bands that the model, or every shipped model of the variant, needs.
     """
     if wanted is not None:
         weights = find_weights(fspath(wanted))
-        if not set(weights.spec.bands) <= set(scene.bands):
+        require_factor(weights.spec, factor)
+        if not has_bands(scene, weights.spec.bands):
             raise ModelError(_lacking(scene, f"model {weights.spec.name!r} needs {' '.join(weights.spec.bands)}"))
     else:
         fitting = fitting_models(scene, variant=variant or "standard")
@@ -135,11 +164,23 @@ def choose_model(scene: Image, wanted: str | PathLike[str] | None = None, *, var
             raise ModelError(
                 _lacking(scene, f"no shipped model{which} fits; there are, with the bands they need{needs}")
             )
-        weights = fitting[0]
+        weights = _of_factor(scene, fitting, factor, variant=variant)
     pixel, gsd = resolution_m(scene.geobox), weights.spec.gsd
     if pixel and gsd and abs(log2(pixel / gsd)) > 1.1:
         log.warning("%s has pixels of %.3g m; model %s was made for %.3g m", scene.name, pixel, weights.spec.name, gsd)
     return weights
+
+
+def _of_factor(scene: Image, fitting: Sequence[WeightsFile], factor: int | None, *, variant: str | None) -> WeightsFile:
+    """The first of the models that fit, best first, whose factor it is."""
+    found = next((weights for weights in fitting if factor in (None, weights.spec.factor)), None)
+    if found is None:
+        which = "" if variant is None else f" of the variant {variant!r}"
+        there = " ".join(map(str, sorted({weights.spec.factor for weights in fitting})))
+        raise UsageError(
+            f"no shipped model{which} that fits {scene.name} has factor {factor}; there are models of factor {there}"
+        )
+    return found
 
 
 def _lacking(scene: Image, needs: str) -> str:

@@ -45,17 +45,19 @@ class Core:
     valid: NDArray[np.bool_]
     """The mask (y, x), at LR."""
 
-    def part(self, window: Window, *, bands: int, scale: int) -> NDArray[np.float32]:
+    def part(self, window: Window, *, planes: Sequence[int], scale: int) -> NDArray[np.float32]:
         """SR reflectance (band, y, x) of a window of SR pixels, counted from the core's first, NaN where invalid.
 
         Args:
             window: Its rows and columns.
-            bands: Number of bands, spreads or errors included.
+            planes: The bands wanted, by their place in what the model gives, spreads or errors included.
             scale: SR pixels per LR pixel.
         """
         if self.sr is None:
-            return np.full((bands, *size(window)), np.nan, np.float32)
+            return np.full((len(planes), *size(window)), np.nan, np.float32)
         values = self.sr[:, *window]
+        if list(planes) != list(range(len(values))):
+            values = values[list(planes)]
         rows, columns = (np.arange(along.start, along.stop) // scale for along in window)
         valid = self.valid[np.ix_(rows, columns)]
         return values if valid.all() else np.where(valid, values, np.float32(np.nan))
@@ -102,7 +104,7 @@ def superresolve_cores(
     batches = _batches((plan.tile(index) for index in wanted), batch_size)
     with closing(blender) if blender else nullcontext():
         for loaded in _in_turn(load, batches, ahead):
-            for one, sr in zip(loaded, _infer(resolver, loaded, answer), strict=True):
+            for one, sr in zip(loaded, _infer(resolver, loaded, plan, answer), strict=True):
                 yield from _cores(blender, one, sr, scale=resolver.spec.scale)
 
 
@@ -112,7 +114,9 @@ class _Loaded:
 
     tile: Tile
     lr: NDArray[np.float32]
+    """Reflectance (band, y, x) as the network sees it: north up."""
     valid: NDArray[np.bool_]
+    """The mask (y, x) as the scene has it."""
 
 
 def _batches(tiles: Iterable[Tile], batch_size: int) -> Iterator[list[Tile]]:
@@ -139,28 +143,34 @@ def _in_turn(
 
 
 def _load(pixels: Pixels, tile: Tile, plan: TilePlan, spec: ModelSpec) -> _Loaded:
-    """A tile's pixels; where some are invalid, filled from farther around than the network looks."""
+    """A tile's pixels as the network sees them; invalid ones filled from farther around than the network looks."""
     raster = pixels.read(tile.read, spec.bands)
-    lr, valid = raster.array, raster.valid
-    require_blocks(lr, valid, spec)
+    lr, valid = plan.turned(raster.array), raster.valid
+    require_blocks(lr, plan.turned(valid), spec)
     if not valid.all() and valid.any():
         distance = fill_distance(plan.halo)
         wide = grow(tile.read, distance, plan.shape)
         around = pixels.read(wide, spec.bands)
-        rows, columns = relative(tile.read, wide)
-        lr = fill_invalid(around.array, around.valid, distance=distance)[:, rows, columns]
+        rows, columns = relative(plan.mirrored(tile.read), plan.mirrored(wide))
+        lr = fill_invalid(plan.turned(around.array), plan.turned(around.valid), distance=distance)[:, rows, columns]
     return _Loaded(tile, np.ascontiguousarray(lr), valid)
 
 
-def _infer(resolver: SuperResolver, loaded: Sequence[_Loaded], answer: Answer) -> list[NDArray[np.float32] | None]:
+def _infer(
+    resolver: SuperResolver, loaded: Sequence[_Loaded], plan: TilePlan, answer: Answer
+) -> list[NDArray[np.float32] | None]:
     """SR reflectance of each tile, and the bands that follow it; None for a tile without a valid pixel."""
     used = [one for one in loaded if one.valid.any()]
     if not used:
         return [None] * len(loaded)
     lr = torch.from_numpy(np.stack([one.lr for one in used]))
-    origins = torch.tensor([[along.start for along in one.tile.read] for one in used])
-    sr = iter(resolver.ensemble(lr, answer, origins=origins).numpy())
-    return [next(sr) if one.valid.any() else None for one in loaded]
+    origins = torch.tensor([[along.start for along in plan.mirrored(one.tile.read)] for one in used])
+    made = [plan.turned(sr) for sr in resolver.ensemble(lr, answer, origins=origins).numpy()]
+    for one, sr in zip(used, made, strict=True):
+        origin = [along.start for along in one.tile.read]
+        resolver.require_finite(sr, plan.turned(one.lr), one.valid, origin=origin)
+    images = iter(made)
+    return [next(images) if one.valid.any() else None for one in loaded]
 
 
 def _cores(blender: Blender | None, loaded: _Loaded, sr: NDArray[np.float32] | None, *, scale: int) -> Iterator[Core]:

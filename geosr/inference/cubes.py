@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from geosr.errors import GeosrError, UsageError
 from geosr.grid import finer, resolution_m
 from geosr.inference.arrays import Encoding, superresolve_array
-from geosr.inference.choose import choose_model, fitting_models, refuse_variant, told
+from geosr.inference.choose import choose_model, fitting_models, refuse_variant, require_factor, told
 from geosr.inference.job import provenance, spread_radiometry
 from geosr.inference.resident import keep, locate
 from geosr.inference.superresolver import SuperResolver
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from geosr.io.xarray import Cube
+    from geosr.io.xarray_units import Units
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def superresolve_cube(
     tta: bool = False,
     confidence: bool = False,
     variant: str | None = None,
+    factor: int | None = None,
+    trust: str | Sequence[str] = (),
 ) -> xr.DataArray | xr.Dataset:
     """The xarray object with the model's bands on the finer grid, in the units and the encoding of the input.
 
@@ -54,6 +57,8 @@ def superresolve_cube(
         tta: Mean of the eight orientations.
         confidence: Further bands that say how sure the model is.
         variant: Which of the shipped models that fit: ``standard``, ``fast`` or ``detail``.
+        factor: How many times finer the shipped one is to make the bands.
+        trust: Modules whose code may run for a model of a class of one's own, as for `geosr.load_model`.
 
     Raises:
         GeosrError: See its children; the message says what to do.
@@ -62,29 +67,32 @@ def superresolve_cube(
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size={batch_size} must be at least 1")
     if isinstance(model, SuperResolver):
+        require_factor(model.spec, factor)
         chosen, key = cube.select(model.spec.bands), keep(model)
         units, geobox = chosen.units, chosen.geobox
+        chosen.require_plausible()
     else:
-        weights = choose_model(cube, model, variant=variant)
+        weights = choose_model(cube, model, variant=variant, factor=factor)
         chosen = cube.select(weights.spec.bands)
         units, geobox = chosen.units, chosen.geobox  # fails, where it does, before the weights are loaded
-        key = locate(weights.spec.name if model is None else model, device=device, precision=precision)
+        chosen.require_plausible()
+        name = weights.spec.name if model is None else model
+        key = locate(name, device=device, precision=precision, trust=trust)
     if geobox.crs is None:
         log.warning("%s has no coordinate reference system; its output will have none", cube.name)
     resolver = key.load()
     spec = resolver.spec
-    if left_out := [band for band in cube.bands if band not in spec.bands]:
+    if left_out := [band for place, band in enumerate(cube.bands) if place not in cube.places(spec.bands)]:
         log.info("model %s has no %s: left out of the output", spec.name, " ".join(left_out))
     if spec.tiling == "approximate":
         log.info("model %s looks farther than a tile: tiles are approximate, and blended where they overlap", spec.name)
     answer = resolver.answer(samples=ensemble, seed=seed, tta=tta, confidence=confidence)
-    made = chosen.select(spec.outputs)
+    outputs = cube.places(spec.outputs)
+    made = cube.select([cube.bands[place] for place in sorted(outputs)])
     further = len(answer.suffixes) > 1
     if further:
         made.require_stackable()
-    bands = _Words({}, units.values, units.stored)
-    if not units.assumed and units.state != "decoded":
-        bands = replace(bands, words=_missing(units.values, made.first))
+    bands = _marking(units)
     runs = [bands, _spread(bands, units.state)] if further else [bands]
     if further and made.stacked and units.state != "decoded":
         # One array has one scale and one offset, and a spread or an error has others: both are reflectance then.
@@ -93,9 +101,17 @@ def superresolve_cube(
         units.values,
         tuple(run.values for run in runs),
         tuple(run.stored for run in runs),
-        chosen.name if units.assumed else None,
+        chosen.plausibility,
     )
-    sr = superresolve_array(chosen.pixels(), key, encoding, answer=answer, batch_size=batch_size or 1)
+    sr = superresolve_array(
+        chosen.pixels(),
+        key,
+        encoding,
+        answer=answer,
+        planes=answer.planes(outputs),
+        flips=resolver.flips(geobox),
+        batch_size=batch_size or 1,
+    )
     rebuilt = made.rebuilt(
         sr,
         finer(geobox, spec.scale),
@@ -107,19 +123,25 @@ def superresolve_cube(
 
 @dataclass(frozen=True)
 class _Words:
-    """How a run of bands is encoded, and the words for it that its input does not have already."""
+    """How a run of bands is encoded, and the words of CF for it."""
 
     words: Mapping[str, Any] | None
     values: Radiometry
     stored: Radiometry | None
 
 
-def _missing(radiometry: Radiometry, array: xr.DataArray) -> dict[str, Any]:
-    """The words for what the user said of an array, which its attributes do not say."""
-    words: dict[str, Any] = {"scale_factor": radiometry.scale, "add_offset": radiometry.offset}
-    if radiometry.nodata is not None and radiometry.nodata == radiometry.nodata:
-        words["_FillValue"] = radiometry.nodata
-    return {key: value for key, value in words.items() if key not in array.attrs and key not in array.encoding}
+def _marking(units: Units) -> _Words:
+    """How the bands are encoded: as they came, with a nodata where integers can be invalid and had none."""
+    bands = _Words(units.words, units.values, units.stored)
+    if units.words is None:
+        return bands
+    if units.state == "raw" and units.values.saturated is not None and units.values.nodata is None:
+        values = units.values.with_nodata()
+        return replace(bands, words={**units.words, "_FillValue": values.nodata}, values=values)
+    if units.state == "decoded" and units.stored is not None and units.stored.nodata is None:
+        stored = units.stored.with_nodata()  # NaN has no place in it otherwise
+        return replace(bands, words={**units.words, "_FillValue": stored.nodata}, stored=stored)
+    return bands
 
 
 def _spread(bands: _Words, state: str) -> _Words:
@@ -128,7 +150,7 @@ def _spread(bands: _Words, state: str) -> _Words:
         if bands.stored is None:
             return bands
         stored = spread_radiometry(bands.stored)
-        return replace(bands, words={"add_offset": stored.offset}, stored=stored)
+        return replace(bands, words={**(bands.words or {}), "add_offset": stored.offset}, stored=stored)
     taken = bands.stored is not None and bands.stored.nodata == 0
     offset = -bands.values.scale if taken else spread_radiometry(bands.values).offset
     values = replace(bands.values, offset=offset)
@@ -156,7 +178,7 @@ class Info:
 
 
 def info_of(cube: Cube) -> Info:
-    """What the object says of itself, what it leaves open, and which shipped models fit; no pixel is read."""
+    """What the object says of itself, what it leaves open, and which shipped models fit; nothing lazy is computed."""
     facts = {"bands": " ".join(cube.bands) + ("" if cube.named else " (only counted)")}
     shown = cube.known
     try:
@@ -179,6 +201,7 @@ def info_of(cube: Cube) -> Info:
         done = {"raw": "digital numbers", "masked": "digital numbers, NaN where invalid", "decoded": "reflectance"}
         facts["units"] = "reflectance, if their median is near 1" if units.assumed else done[units.state]
         facts |= {fact: f"{getattr(encoded, fact)} ({units.said[fact]})" for fact in ("scale", "offset", "nodata")}
+        shown.require_plausible()
     except GeosrError as error:
         facts["units"] = str(error)
     return Info(cube.name, facts)

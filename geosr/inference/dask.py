@@ -7,16 +7,20 @@ installed.
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import os
 import pickle
 import signal
+import socket
 import statistics
 import time
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -32,6 +36,8 @@ log = logging.getLogger(__name__)
 
 CONNECT = 60
 """Seconds to wait for a scheduler, at first and when it was lost."""
+ANSWER = 15
+"""Seconds in which a scheduler says that it is one."""
 POLL = 0.02
 """Seconds between two looks at what has ended."""
 LOOK = 1.0
@@ -120,13 +126,47 @@ def _connect(where: str) -> Client:
     from distributed import Client
 
     _check(where)  # the client would wait for it for ever
-    named = {"scheduler_file" if where.endswith(".json") else "address": where}
     try:
-        return Client(**named, timeout=CONNECT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
+        address = json.loads(Path(where).read_text())["address"] if where.endswith(".json") else where
+        with ThreadPoolExecutor(1) as thread:  # a notebook has a loop of its own in this one
+            thread.submit(asyncio.run, _require_scheduler(address)).result()
+        return Client(address, timeout=CONNECT, set_as_default=False)
+    except Exception as error:  # whatever Dask makes of an answer that is not its own
         raise InputError(
-            f"no Dask scheduler answers at {where} ({error}); dask scheduler starts one, dask worker ADDRESS a worker"
+            f"no Dask scheduler answers at {where} ({error or type(error).__name__}); dask scheduler starts one, "
+            "dask worker ADDRESS a worker"
         ) from error
+
+
+async def _require_scheduler(address: str) -> None:
+    """Fail where something answers at an address that is no scheduler: the client would wait for it for ever.
+
+    Where nothing answers yet, the client itself waits for a while.
+    """
+    from distributed import Security
+    from distributed.comm import connect, get_address_host_port
+
+    async def kind() -> str:
+        comm = await connect(address, timeout=ANSWER, **Security().get_connection_args("client"))
+        try:
+            await comm.write({"op": "identity", "reply": True})
+            return str((await comm.read())["type"])
+        finally:
+            comm.abort()
+
+    if address.startswith("inproc://"):
+        return
+    host, port = get_address_host_port(address)
+    try:
+        socket.create_connection((host, port), timeout=ANSWER).close()
+    except OSError:
+        return
+    try:
+        found = await asyncio.wait_for(kind(), ANSWER)
+    except TimeoutError as error:
+        raise InputError(f"what answers there says nothing that Dask understands in {ANSWER} s") from error
+    if found != "Scheduler":
+        raise InputError(f"a Dask {found.lower()} answers there")
 
 
 def do_bundle(work: Work, bundle: Sequence[int]) -> Outcome:

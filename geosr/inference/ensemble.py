@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SPREAD = "_spread"
-"""What is appended to a band's name for the band that holds its spread."""
-ERROR = "_error"
-"""Likewise for the band that holds its expected absolute error."""
+from geosr.sensors import QUALITY_SUFFIXES
+
+SPREAD, ERROR = QUALITY_SUFFIXES
+"""What is appended to a band's name for the band that holds its spread, and for that of its expected absolute error."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,18 @@ class Answer:
         (('B02', 'B08', 'B02_spread', 'B08_spread'), ('B02', 'B02_error'))
         """
         return tuple(f"{band}{suffix}" for suffix in self.suffixes for band in bands)
+
+    def planes(self, places: Sequence[int]) -> tuple[int, ...]:
+        """Planes of the answer, in the order of the input's bands: what a result holds.
+
+        Args:
+            places: Of each band that comes out of the model, its place in the input.
+
+        >>> Answer(error=True).planes((7, 2, 4))
+        (1, 2, 0, 4, 5, 3)
+        """
+        order = sorted(range(len(places)), key=places.__getitem__)
+        return tuple(run * len(places) + place for run in range(len(self.suffixes)) for place in order)
 
     def tags(self) -> dict[str, str]:
         """What a result says of it: tags of a file, attributes of an array."""

@@ -1,7 +1,7 @@
 """What a prediction is to do: everything that the output's pixels depend on."""
 
-import os
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeGuard
 
@@ -16,10 +16,11 @@ from geosr.inference.coarse import require_sampling
 from geosr.inference.ensemble import PLAIN, Answer
 from geosr.inference.resident import ModelKey
 from geosr.inference.superresolver import SuperResolver
-from geosr.io.archive import archive_of
 from geosr.io.cog import Profile
 from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Job:
     model: ModelKey
     scale: int
     input_radiometry: Radiometry
+    planes: tuple[int, ...]
+    """Bands of the result, by their place in what the model gives."""
     answer: Answer = PLAIN
     """What is asked of the model."""
 
@@ -47,6 +50,8 @@ class Job:
     ) -> "Job":
         """Cut the scene, or the area of interest, into tiles of about ``tile`` LR pixels that fill whole output blocks.
 
+        The result has the bands that the model makes, in the order and by the names of the scene.
+
         Raises:
             GeosrError: The area or the type cannot be had.
         """
@@ -58,14 +63,20 @@ class Job:
         area = None if aoi is None else window_of_bounds(scene.geobox, read_area(aoi))
         core = aligned_core(spec.scale, tile)
         plan = TilePlan if spec.tiling == "exact" else OverlapPlan
-        tiles = plan((height, width), core, resolver.context(answer), spec.multiple_of, area)
+        flips = resolver.flips(scene.geobox)
+        tiles = plan((height, width), core, resolver.context(answer), spec.multiple_of, area, flips)
         tags = provenance(resolver, answer) | {"GEOSR_SOURCE": scene.name}
         if _approximate(tiles):
             tags["GEOSR_TILING"] = f"approximate: tiles of {core} x {core} input pixels, blended over {tiles.overlap}"
-        encoding, bands = output_radiometry(radiometry, dtype), answer.bands(spec.outputs)
-        further = dict.fromkeys(bands[len(spec.outputs) :], spread_radiometry(encoding))
+        encoding = output_radiometry(radiometry, dtype)
+        if encoding.nodata is None and scene.may_be_invalid(spec.bands):
+            log.info("%s marks invalid pixels without nodata: the output has nodata 0, valid zeros are 1", scene.name)
+            encoding = encoding.with_nodata()
+        outputs = scene.select(spec.outputs)
+        bands = answer.bands([scene.labels[place] for place in sorted(outputs)])
+        further = dict.fromkeys(bands[len(outputs) :], spread_radiometry(encoding))
         profile = Profile(finer(scene.geobox[tiles.window], spec.scale), bands, encoding, tags, further)
-        return cls(tiles, profile, model, spec.scale, radiometry, answer)
+        return cls(tiles, profile, model, spec.scale, radiometry, answer.planes(outputs), answer)
 
     @property
     def resolver(self) -> SuperResolver:
@@ -82,13 +93,20 @@ class Job:
         """``approximate`` where the output depends on how the scene was cut."""
         return "approximate" if _approximate(self.tiles) else "exact"
 
-    def fingerprint(self, scene: Scene) -> dict[str, Any]:
-        """What must be the same for earlier work to count."""
+    def fingerprint(self, scene: Scene, stamps: Mapping[str, str | None]) -> dict[str, Any]:
+        """What must be the same for earlier work to count.
+
+        Args:
+            scene: The scene.
+            stamps: What tells whether its files have changed, as `geosr.io.origins.stamps_of` gives it.
+        """
         return {
-            "files": [[path, *stamp(path)] for path in scene.paths],
-            "mask": scene.mask and [scene.mask.dilate, *([repr(file), *stamp(file.path)] for file in scene.mask.files)],
+            "files": [[path, stamps[path]] for path in scene.paths],
+            "mask": scene.mask and [scene.mask.dilate, *([repr(file), stamps[file.path]] for file in scene.mask.files)],
+            "grid": repr(self.profile.geobox),
             "window": [[part.start, part.stop] for part in self.window],
             "core": self.tiles.core,
+            "bands": list(self.profile.bands),
             "radiometry": [repr(self.input_radiometry), repr(self.profile.radiometry)],
             "tags": dict(self.profile.tags),
             "spec": self.resolver.spec.to_dict(),
@@ -133,12 +151,3 @@ def spread_radiometry(radiometry: Radiometry) -> Radiometry:
     """
     taken = radiometry.nodata == 0 and np.dtype(radiometry.dtype).kind in "iu"
     return replace(radiometry, offset=-radiometry.scale if taken else 0.0)
-
-
-def stamp(path: str) -> list[float]:
-    """Bytes and time of the last change of a file, its archive or all files of a store; nothing where none is here."""
-    if archive := archive_of(path):
-        path = archive[0]
-    files = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names] or [path]
-    facts = [os.stat(file) for file in files if os.path.exists(file)]
-    return [sum(fact.st_size for fact in facts), max(fact.st_mtime for fact in facts)] if facts else []

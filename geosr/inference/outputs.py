@@ -5,27 +5,32 @@ processes that do the same shard write the same bytes, and neither can harm the 
 """
 
 import os
-import shutil
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import uuid4
+from zlib import crc32
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from geosr import files
 from geosr.errors import OutputError, UsageError
 from geosr.grid import BLOCK, Window, size
-from geosr.io.blocks import Block, BlockFile, store_blocks, stored_blocks
+from geosr.inference.journal import Staged
+from geosr.io.blocks import Block, BlockFile, require_file, store_blocks, stored_blocks
 from geosr.io.cog import Profile, add_overviews, blocks_of, encode, halve, overview_place, verify, write_cog
 from geosr.io.scene import open_scene
 from geosr.io.shards import ShardedArray, encode_chunk
-from geosr.io.work import work_folder
+from geosr.io.targets import Target
+from geosr.io.work import make_folder, work_folder
 from geosr.io.zarr import REFLECTANCE, create_zarr
 
 CHUNK = 256
@@ -84,14 +89,25 @@ class Output(Protocol):
         """Whether a shard is on disk, as it was written."""
         ...
 
-    def publish(self, executor: Executor) -> None:
-        """Make the result of all shards, check it, and give it the target's name."""
+    def assemble(self, executor: Executor) -> None:
+        """Make the result of all shards in the work folder, and check it.
+
+        Raises:
+            OutputError: A shard is missing, or the result is not as it was meant.
+        """
+        ...
+
+    @property
+    def finished(self) -> list[Path]:
+        """Where the files of `paths` are in the work folder once they are made."""
+        ...
+
+    def staged(self) -> list[Staged]:
+        """What was assembled, with the names that it is to have."""
         ...
 
 
-def plan_output(
-    out: str | os.PathLike[str], profile: Profile, *, shard: int, job: str = "", overwrite: bool = False
-) -> Output:
+def plan_output(out: str | os.PathLike[str], profile: Profile, *, shard: int, job: str = "") -> Output:
     """The output that a name asks for.
 
     Args:
@@ -100,10 +116,8 @@ def plan_output(
         shard: Side of a shard, SR pixels.
         job: What tells this job from others with the same target, in letters that a file's name may have. A worker that
             is still at another one, whose client is gone, stores nothing here.
-        overwrite: Replace a band's file that is in the folder.
 
     Raises:
-        OutputError: A band's file exists already.
         UsageError: The ending is another, or a Zarr group cannot hold the bands.
     """
     target, kind = Path(os.path.abspath(out)), kind_of(out)
@@ -114,19 +128,29 @@ def plan_output(
                 "add --dtype float32, or write a GeoTIFF"
             )
         return ZarrOutput(target, profile, shard, job)
-    files = {"": profile}
+    parts = {"": profile}
     if kind == "folder":
-        files = {
-            f"{band}.tif": replace(profile, bands=(band,), radiometry=profile.encoding(band), encodings={})
+        parts = {
+            _file_of(band): replace(profile, bands=(band,), radiometry=profile.encoding(band), encodings={})
             for band in profile.bands
         }
-        if not overwrite and (there := [name for name in files if (target / name).exists()]):
-            raise OutputError(f"{out} holds {' '.join(there)} already; give --overwrite to replace them")
     side = 2 * BLOCK if shard % (2 * BLOCK) == 0 and len(profile.levels) > 1 else BLOCK
-    return CogOutput(target, profile, side, files, job)
+    return CogOutput(target, profile, side, parts, job)
 
 
-def kind_of(out: str | os.PathLike[str]) -> str:
+def target_of(out: str | os.PathLike[str], bands: Sequence[str] = ()) -> Target:
+    """What a result replaces, as far as its name and, of a folder, its bands tell; errors as for `kind_of`."""
+    kind = kind_of(out)
+    names = tuple(map(_file_of, bands)) if kind == "folder" else ()
+    return Target(Path(out), "file" if kind == "tif" else kind, names)
+
+
+def _file_of(band: str) -> str:
+    """The file of a band in a folder; a name may come from a description, which is any text."""
+    return f"{re.sub('[/:]', '_', band)}.tif"
+
+
+def kind_of(out: str | os.PathLike[str]) -> Literal["tif", "zarr", "folder"]:
     """``tif``, ``zarr`` or ``folder``: what a name asks for.
 
     Raises:
@@ -173,7 +197,7 @@ class CogOutput:
 
     def begin(self) -> None:
         """Make the folder of shards."""
-        self._shards.mkdir(exist_ok=True)
+        make_folder(self._shards)
 
     def encode(self, part: Window, sr: NDArray[np.float32]) -> dict[str, bytes]:
         """Compressed blocks of a part, and those of the first overview that it fills."""
@@ -189,7 +213,14 @@ class CogOutput:
 
     def store(self, shard: int, blocks: Mapping[str, bytes]) -> None:
         """Put the blocks of a shard into a file of their own."""
-        store_blocks(self.shard_path(shard), blocks)
+        path = self.shard_path(shard)
+        if not _is_plain(path):
+            files.remove(path)
+        store_blocks(path, blocks, label=self._label(shard))
+
+    def _label(self, shard: int) -> str:
+        """What the file of a shard says it is: a copy of another one is taken for none."""
+        return f"shard {shard} of {self.job}"
 
     def shard_path(self, shard: int) -> Path:
         """The file of a shard."""
@@ -198,33 +229,42 @@ class CogOutput:
     def is_stored(self, shard: int) -> bool:
         """Whether the blocks of a shard are as they were written."""
         try:
-            return all(block.intact for block in stored_blocks(self.shard_path(shard)).values())
+            stored = stored_blocks(self.shard_path(shard), label=self._label(shard))
+            return all(block.intact for block in stored.values())
         except (FileNotFoundError, ValueError):
             return False
 
-    def publish(self, executor: Executor) -> None:
-        """Assemble the files, check them, and move them to the target."""
-        finished = work_folder(self.target) / "finished"
-        finished.mkdir(exist_ok=True)
+    def assemble(self, executor: Executor) -> None:
+        """Make the files of the blocks of all shards."""
         made: dict[str, dict[int, Block]] = {name: {} for name in self.files}
         for path in self._shards.iterdir():
-            if not path.name.startswith("."):
-                for key, block in stored_blocks(path).items():
+            if path.name.isdecimal():
+                for key, block in stored_blocks(path, label=self._label(int(path.name))).items():
                     name, _, index = key.rpartition(":")
                     made[name][int(index)] = block
-        for name, profile in self.files.items():
+        files.remove(self._finished)  # what a killed run finished may have the target's name, too
+        for path in self.finished:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        for path, (name, profile) in zip(self.finished, self.files.items(), strict=True):
             with closing(BlockFile(work_folder(self.target) / "overviews")) as overviews:
                 levels = add_overviews(overviews, made[name], profile, executor)
-            path = finished / (name or self.target.name)
             write_cog(path, profile, levels, executor)
             verify(path, profile)
-        if list(self.files) == [""]:
-            os.replace(finished / self.target.name, self.target)
-        elif self.target.exists():  # whatever else is in the user's folder stays
-            for name in self.files:
-                os.replace(finished / name, self.target / name)
-        else:
-            os.rename(finished, self.target)
+
+    @property
+    def _finished(self) -> Path:
+        return work_folder(self.target) / "finished"
+
+    @property
+    def finished(self) -> list[Path]:
+        """Where the files are in the work folder."""
+        return [self._finished / self.target.name / name for name in self.files]
+
+    def staged(self) -> list[Staged]:
+        """The file, or the folder as a whole, or the files where that is there: whatever else is in it stays."""
+        if list(self.files) != [""] and not os.path.lexists(self.target):
+            return [Staged(self._finished / self.target.name, self.target, fresh=True)]
+        return [Staged(path, target) for path, target in zip(self.finished, self.paths, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -260,13 +300,17 @@ class ZarrOutput:
         assert sharded is not None  # create_zarr made it
         return sharded
 
+    @property
+    def _sums(self) -> Path:
+        """Where a file for each shard says which one it is, and its checksum."""
+        return work_folder(self.target) / f"shards-{self.job}.sums"
+
     def begin(self) -> None:
-        """Make the group, its coordinates and the metadata of its array."""
-        if self._group.exists():
-            return
-        unfinished = self._group.with_name(f"{uuid4().hex}.zarr")
+        """Make the group, its coordinates and the metadata of its array; what is damaged of them is made again."""
+        make_folder(self._sums)
+        made = self._group.with_name(f"shards-{uuid4().hex}.zarr")
         create_zarr(
-            unfinished,
+            made,
             geobox=self.profile.geobox,
             bands=self.profile.bands,
             radiometry=self.profile.radiometry,
@@ -275,13 +319,19 @@ class ZarrOutput:
             attributes=self.profile.tags,
             overwrite=True,
         )
-        (unfinished / REFLECTANCE / "c" / "0").mkdir(parents=True)
+        (made / REFLECTANCE / "c" / "0").mkdir(parents=True)
         try:
-            os.rename(unfinished, self._group)
-        except OSError:
-            if not self._group.exists():  # else another run that does another share was faster
-                raise
-            shutil.rmtree(unfinished)
+            os.rename(made, self._group)
+        except OSError:  # there is one of an earlier run, or another run that does another share was faster
+            for path in sorted(made.rglob("*")):
+                there = self._group / path.relative_to(made)
+                if path.is_dir():
+                    make_folder(there)
+                elif not _is_plain(there):
+                    files.remove(there)
+                if path.is_file() and not (there.is_file() and there.read_bytes() == path.read_bytes()):
+                    files.write(there, path.read_bytes(), folder=work_folder(self.target), sync=False)
+            files.remove(made)
 
     def encode(self, part: Window, sr: NDArray[np.float32]) -> dict[str, bytes]:
         """Compressed chunks of a part, by row and column in the array."""
@@ -302,7 +352,15 @@ class ZarrOutput:
         for key, data in blocks.items():
             row, column = (int(along) % step for along, step in zip(key.split("/"), steps, strict=True))
             chunks[row, column] = data
-        array.write(divmod(shard, self._columns), chunks, folder=work_folder(self.target))
+        path = self.shard_path(shard)
+        if not _is_plain(path):
+            files.remove(path)
+        crc = array.write(divmod(shard, self._columns), chunks, folder=work_folder(self.target))
+        files.write(self._sums / str(shard), self._sum(shard, crc), folder=work_folder(self.target), sync=False)
+
+    def _sum(self, shard: int, crc: int) -> str:
+        """What says which shard a file is, and whether it is as it was written: a copy of another is taken for none."""
+        return f"shard {shard} of {self.job} {crc:08x}\n"
 
     def shard_path(self, shard: int) -> Path:
         """The file of a shard."""
@@ -310,78 +368,63 @@ class ZarrOutput:
 
     def is_stored(self, shard: int) -> bool:
         """Whether the chunks of a shard are as they were written."""
-        return self._array.is_whole(divmod(shard, self._columns))
+        path, beside = self.shard_path(shard), self._sums / str(shard)
+        try:
+            require_file(path)
+            require_file(beside)
+            return beside.read_bytes() == self._sum(shard, _crc_of(path)).encode()
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return False
 
     @property
     def _columns(self) -> int:
         """Columns of shards."""
         return -(-self.profile.geobox.shape[1] // self.shard_side)
 
-    def publish(self, executor: Executor) -> None:
-        """Check the group and give it the target's name."""
+    def assemble(self, executor: Executor) -> None:
+        """Check the group: it is where it was made."""
+        self.begin()
+        shards = range(prod(-(-side // self.shard_side) for side in self.profile.geobox.shape))
+        held = {self.shard_path(shard) for shard in shards}
+        found = {
+            path for path in (self._group / REFLECTANCE / "c").rglob("*") if not path.is_dir() or path.is_symlink()
+        }
+        if missing := held - found:
+            raise OutputError(
+                f"{len(missing)} of {len(held)} shards of {self.target} are missing; the same command makes them"
+            )
+        if foreign := found - held:
+            raise OutputError(f"{min(foreign)} is no shard of {self.target}; move it away")
         with open_scene(self._group) as scene:
-            if (scene.geobox, scene.bands) != (self.profile.geobox, self.profile.bands):
+            if (scene.geobox, scene.labels) != (self.profile.geobox, self.profile.bands):
                 raise OutputError(f"{self._group} was written as {scene!r}, meant for {self.profile.geobox!r}")
             scene.read_digital(tuple(slice(length - 1, length) for length in self.profile.geobox.shape))  # type: ignore[arg-type]
-        if self.target.exists():
-            os.rename(self.target, self._group.with_name("replaced.zarr"))  # it goes with the work folder
-        os.rename(self._group, self.target)
+
+    @property
+    def finished(self) -> list[Path]:
+        """Where the group is in the work folder."""
+        return [self._group]
+
+    def staged(self) -> list[Staged]:
+        """The group."""
+        return [Staged(self._group, self.target)]
 
 
-def check_target(out: str | os.PathLike[str], sources: Iterable[str], *, overwrite: bool) -> None:
-    """Fail early where writing ``out`` would harm or cannot work.
-
-    Raises:
-        OutputError: It exists already, is one of the sources or lies in one, or lies where nothing can be written.
-        UsageError: Its ending is none that is written.
-    """
-    target, kind = Path(out), kind_of(out)
-    if kind == "tif":
-        check_file(target, sources, overwrite=overwrite)
-        return
-    _check_place(target, sources)
-    if kind == "folder" and target.exists():
-        if not target.is_dir():
-            raise OutputError(f"{target} is a file; give the name of a folder, or one in .tif or .zarr")
-        if not os.access(target, os.W_OK):
-            raise OutputError(f"folder {target} is not writable")
-    if kind == "zarr" and target.exists():
-        if not (target / "zarr.json").is_file():
-            raise OutputError(f"{target} exists and is no Zarr group; choose another name")
-        if not overwrite:
-            raise OutputError(f"{target} exists; give --overwrite to replace it")
+def _is_plain(path: Path) -> bool:
+    """Whether a path is that of a file, and neither of a link nor of anything else."""
+    return path.is_file() and not path.is_symlink()
 
 
-def check_file(target: Path, sources: Iterable[str], *, overwrite: bool) -> None:
-    """Fail early where writing a file would harm or cannot work; errors as for `check_target`."""
-    if target.is_dir():
-        raise OutputError(f"{target} is a folder; give the name of a file in it")
-    _check_place(target, sources)
-    if target.exists() and not overwrite:
-        raise OutputError(f"{target} exists; give --overwrite to replace it")
-
-
-def _check_place(target: Path, sources: Iterable[str]) -> None:
-    """Fail where a target is one of the sources, lies in one, or has no folder to lie in."""
-    for source in sources:
-        if _same_file(source, target):
-            raise OutputError(f"{target} is another file of this run, {source}; choose another name")
-        if os.path.isdir(source) and Path(os.path.realpath(source)) in Path(os.path.realpath(target)).parents:
-            raise OutputError(f"{target} lies inside the input {source}; choose another folder")
-    if not target.parent.is_dir():
-        raise OutputError(f"folder {target.parent} does not exist; make it first")
-    if not os.access(target.parent, os.W_OK):
-        raise OutputError(f"folder {target.parent} is not writable")
-
-
-def _same_file(first: str | Path, second: str | Path) -> bool:
-    """Whether two paths mean one file, through links too; neither needs to exist."""
-    if os.path.exists(first) and os.path.exists(second):
-        return os.path.samefile(first, second)
-    return os.path.realpath(first) == os.path.realpath(second)
+def _crc_of(path: Path) -> int:
+    """The CRC-32 of a file."""
+    crc = 0
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            crc = crc32(part, crc)
+    return crc
 
 
 def size_on_disk(path: Path) -> int:
     """Bytes of a file, or of all files below a folder."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    held = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in held if file.is_file())

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class ModelKey:
     blend: tuple[str, float] | None = field(compare=False)
     device: str
     precision: str
+    trust: tuple[str, ...] = field(default=(), compare=False)
+    """Modules that the caller allows to be imported for the model, in every process."""
     resolver: SuperResolver | None = field(default=None, compare=False, repr=False)
     """The model itself, where it is only in this process's memory."""
 
@@ -49,7 +52,9 @@ class ModelKey:
 
     def _read(self) -> SuperResolver:
         assert self.name is not None  # else there is the model
-        resolver = load_model(self.name, blend=self.blend, device=self.device, precision=self.precision)
+        resolver = load_model(
+            self.name, blend=self.blend, device=self.device, precision=self.precision, trust=self.trust
+        )
         if resolver.weights_hash != self.sha256:
             raise ModelError(
                 f"model {self.name} has the hash {resolver.weights_hash[:12]} here and {self.sha256[:12]} where the "
@@ -63,12 +68,12 @@ class ModelKey:
                 f"model {self.resolver.spec.name!r} is in this process only, and other processes need it too; save "
                 "it with geosr.models.save_model and give the name of the file"
             )
-        return ModelKey, (self.sha256, self.name, self.blend, self.device, self.precision)
+        return ModelKey, (self.sha256, self.name, self.blend, self.device, self.precision, self.trust)
 
 
 def keep(resolver: SuperResolver) -> ModelKey:
     """The key of a loaded model, for work in this process."""
-    return ModelKey(resolver.weights_hash, None, None, str(resolver.device), resolver.precision, resolver)
+    return ModelKey(resolver.weights_hash, None, None, str(resolver.device), resolver.precision, resolver=resolver)
 
 
 def locate(
@@ -77,16 +82,22 @@ def locate(
     blend: tuple[str | Path, float] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    trust: str | Sequence[str] = (),
 ) -> ModelKey:
     """The key of a model that `load_model` finds, which is loaded here once; arguments and errors are those.
 
     The precision is settled here. The device is where the work is done: ``auto`` is the best that each process has.
     """
+    modules = (trust,) if isinstance(trust, str) else tuple(trust)
     resolver = load_model(
-        Path(name) if isinstance(name, os.PathLike) else name, blend=blend, device=device, precision=precision
+        Path(name) if isinstance(name, os.PathLike) else name,
+        blend=blend,
+        device=device,
+        precision=precision,
+        trust=modules,
     )
     other = None if blend is None else (_reachable(blend[0]), blend[1])
-    key = ModelKey(resolver.weights_hash, _reachable(name), other, device, resolver.precision)
+    key = ModelKey(resolver.weights_hash, _reachable(name), other, device, resolver.precision, modules)
     with _LOADING:
         _stay(key, _RESIDENT.get(key, resolver))
     return key

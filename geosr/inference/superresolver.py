@@ -5,16 +5,19 @@ import logging
 import threading
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
 from safetensors.torch import save
 from torch import Tensor
 
 from geosr.errors import ModelError, UsageError, did_you_mean
-from geosr.grid import finer, upsample_mask
+from geosr.grid import finer, flipped, reversed_axes, upsample_mask
 from geosr.inference.blend import ramp
 from geosr.inference.coarse import require_blocks
 from geosr.inference.ensemble import Answer, mean_and_spread
@@ -27,6 +30,7 @@ from geosr.models.hardware import FreedMemory, keep_freed_memory, native_bf16, p
 from geosr.models.noise import TakesNoise
 from geosr.models.onnx import OnnxNetwork, settle
 from geosr.models.orientation import self_ensemble
+from geosr.sensors import canonical_name
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,8 @@ CONFIDENT = 8
 """Samples of a model that takes noise, where its confidence is asked for and no number of them."""
 _TURNS: defaultdict[torch.device, threading.Lock] = defaultdict(threading.Lock)
 """Of each device, whose turn it is: two networks at once would share its memory, and be no faster."""
+_BRIGHTEST = 20
+"""Reflectance that no surface has."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -87,12 +93,16 @@ class SuperResolver:
             seed: The member of the ensemble of a model that takes noise; None is the noise-free image.
             origins: Row and column in the scene of each image's first pixel, int64 (batch, 2), for the noise; 0, 0 if
                 left out.
+
+        Raises:
+            UsageError: It is no tensor of reflectance of the model's bands.
         """
+        self._require_reflectance(lr)
         if origins is None:
             origins = torch.zeros(len(lr), 2, dtype=torch.int64)
         try:
             with _TURNS[self.device], subnormals_flushed():
-                lr_device = lr.to(self.device, memory_format=torch.channels_last)
+                lr_device = lr.to(self.device, torch.float32, memory_format=torch.channels_last)
                 with torch.autocast(self.device.type, _DTYPES[self.precision], enabled=self.precision != "fp32"):
                     sr = self.model(lr_device, *self._noise(lr, seed, origins)).float().cpu()
                 if self.device.type == "cpu":
@@ -101,6 +111,16 @@ class SuperResolver:
         except torch.OutOfMemoryError:
             pass  # outside the handler, the failed attempt's tensors are free
         return self._in_halves(lr, seed, origins)
+
+    def _require_reflectance(self, lr: Tensor) -> None:
+        """Fail where the input of a call is no tensor of the model's bands."""
+        wanted = (
+            f"a float tensor (batch, {len(self.spec.bands)} bands, y, x): {' '.join(self.spec.bands)} as reflectance"
+        )
+        if not isinstance(lr, Tensor):
+            raise UsageError(f"model {self.spec.name!r} takes {wanted}, not {_described(lr)}; use torch.from_numpy")
+        if lr.ndim != 4 or lr.shape[1] != len(self.spec.bands) or not lr.is_floating_point() or not lr.numel():
+            raise UsageError(f"model {self.spec.name!r} takes {wanted}, not {lr.dtype} {tuple(lr.shape)}")
 
     def _noise(self, lr: Tensor, seed: int | None, origins: Tensor) -> tuple[Tensor, ...]:
         """What the model gets besides ``lr``: the noise of a member, or nothing."""
@@ -211,6 +231,46 @@ class SuperResolver:
             sr = self(lr)
         return torch.cat([sr, Calibration.of(self.spec).expected_error(sr, lr)], dim=1) if answer.error else sr
 
+    def require_finite(
+        self,
+        sr: NDArray[np.float32],
+        lr: NDArray[np.float32],
+        valid: NDArray[np.bool_],
+        *,
+        origin: Sequence[int] = (0, 0),
+    ) -> None:
+        """Fail where the network makes NaN or infinite values of valid input: nobody would know them from nodata.
+
+        Args:
+            sr: What it made (band, y * scale, x * scale).
+            lr: What it was given (band, y, x).
+            valid: The input's mask (y, x).
+            origin: Row and column of the input's first pixel in its scene.
+
+        Raises:
+            ModelError: It does; the message names the first such pixel.
+        """
+        if torch.from_numpy(sr).sum().isfinite():  # one pass, and most often all that is needed
+            return
+        scale = self.spec.scale
+        odd = ~np.isfinite(sr).all(axis=0)
+        odd = odd.reshape(valid.shape[0], scale, valid.shape[1], scale).any(axis=(1, 3)) & valid
+        if not odd.any():
+            return
+        row, column = (int(place) for place in np.argwhere(odd)[0])
+        low, high = float(lr[:, row, column].min()), float(lr[:, row, column].max())
+        if self.precision != "fp32":
+            remedy = f"it was computed in {self.precision}, whose range may be too small: try precision fp32"
+        elif max(-low, high) > _BRIGHTEST:
+            remedy = "no reflectance is so large: say which value is nodata, or which scale the input has"
+        else:
+            remedy = "its weights may be damaged, or its training diverged: take other weights"
+        raise ModelError(
+            f"model {self.spec.name!r} makes values that are not finite of {int(odd.sum())} valid pixels, the first "
+            f"in row {origin[0] + row}, column {origin[1] + column} of the input, where reflectance is from {low:.3g} "
+            f"to {high:.3g}; {remedy}"
+        )
+
     def superresolve(
         self,
         raster: Raster,
@@ -223,6 +283,8 @@ class SuperResolver:
     ) -> Raster:
         """The raster on the ``scale`` times finer grid, same outline, units and mask; in one piece, in memory.
 
+        Its bands are those of the raster that the model has, in the raster's order and by its names.
+
         Of a model that takes noise, ``samples`` members may be asked for: each band is their mean then, and bands named
         ``B02_spread`` follow, with their standard deviation (reflectance); see `mean_and_spread` for what that is. Of
         another model, ``confidence`` gives bands named ``B02_error``, its expected absolute error (reflectance); see
@@ -234,26 +296,55 @@ class SuperResolver:
             seed: The first member; the others have the seeds after it.
             tta: Mean of the eight orientations of the input (D4 self-ensemble), in about eight times the time.
             confidence: Further bands that say how sure the model is: the spread of 8 samples, or the expected error.
-            origin: Row and column of the raster's first pixel in its scene, which the noise belongs to.
+            origin: Row and column of the raster's north-western pixel in its scene, which the noise belongs to.
 
         Raises:
             ModelError: A band is missing, or the calibration for ``confidence``.
-            UsageError: There are samples or a seed, and the model takes no noise.
+            UsageError: It is no raster, or there are samples or a seed, and the model takes no noise.
         """
+        if not isinstance(raster, Raster):
+            raise UsageError(
+                f"superresolve takes a Raster (reflectance with its bands, grid and mask), not {_described(raster)}; "
+                "geosr.open_scene(path).read() gives one, geosr.predict(path, out) writes files, xarray objects have "
+                f".geosr.superresolve({self.spec.name!r}), and a tensor of reflectance (batch, band, y, x) goes into a "
+                "call of the model itself"
+            )
         answer = self.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
-        missing = [band for band in self.spec.bands if band not in raster.bands]
-        if missing:
+        places = self._places(raster)
+        flips = self.flips(raster.geobox)
+        lr, seen = flipped(raster.array[places], flips), flipped(raster.valid, flips)
+        require_blocks(lr, seen, self.spec)
+        filled = fill_invalid(lr, seen, distance=fill_distance(self.context(answer)))
+        sr = self.ensemble(torch.from_numpy(filled)[None], answer, origins=torch.tensor([origin]))[0].numpy()
+        self.require_finite(sr, filled, seen, origin=origin)
+        outputs = places[len(self.spec.guide) :]
+        sr = flipped(sr, flips)[list(answer.planes(outputs))]
+        valid = upsample_mask(raster.valid, self.spec.scale)
+        sr[:, ~valid] = np.nan
+        bands = answer.bands([raster.bands[place] for place in sorted(outputs)])
+        return Raster(sr, valid, finer(raster.geobox, self.spec.scale), bands, raster.radiometry)
+
+    def flips(self, geobox: GeoBox) -> tuple[bool, bool]:
+        """Whether rows, and columns, of an image on this grid are reversed for the network, which sees north up.
+
+        So the same ground gives the same pixels, however its rows are stored. Blocks of repeated pixels begin at an
+        image's first row and column: along an axis where the last is cut off, they stay as they are.
+        """
+        rows, columns = (
+            reverse and not (self.spec.guide and side % self.spec.guide_scale)
+            for reverse, side in zip(reversed_axes(geobox), geobox.shape, strict=True)
+        )
+        return rows, columns
+
+    def _places(self, raster: Raster) -> list[int]:
+        """Where the raster has the bands of the model."""
+        places = {canonical_name(band) or band: place for place, band in enumerate(raster.bands)}
+        wanted = [canonical_name(band) or band for band in self.spec.bands]
+        if not set(wanted) <= set(places):
             raise ModelError(
                 f"model {self.spec.name!r} needs {' '.join(self.spec.bands)}; the raster has {' '.join(raster.bands)}"
             )
-        lr = raster.array[[raster.bands.index(band) for band in self.spec.bands]]
-        require_blocks(lr, raster.valid, self.spec)
-        filled = fill_invalid(lr, raster.valid, distance=fill_distance(self.context(answer)))
-        sr = self.ensemble(torch.from_numpy(filled)[None], answer, origins=torch.tensor([origin]))[0].numpy()
-        valid = upsample_mask(raster.valid, self.spec.scale)
-        sr[:, ~valid] = np.nan
-        bands = answer.bands(self.spec.outputs)
-        return Raster(sr, valid, finer(raster.geobox, self.spec.scale), bands, raster.radiometry)
+        return [places[band] for band in wanted]
 
 
 def load_model(
@@ -262,6 +353,7 @@ def load_model(
     blend: tuple[str | Path, float] | None = None,
     device: str = "auto",
     precision: str = "auto",
+    trust: str | Sequence[str] = (),
 ) -> SuperResolver:
     """A model, ready to use: a shipped one by name, that of a file or of a run's folder, or one on the hub.
 
@@ -275,16 +367,27 @@ def load_model(
         blend: Another model of the same network, and its share of the weights: see `geosr.models.blend_models`.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        trust: Modules and packages whose code may run for weights of a class of one's own: ``("package.module",)``. To
+            load such weights imports the class, and only these names allow that; never for a file on the hub.
 
     Raises:
-        ModelError: There is no such model, or the other is another network.
+        ModelError: There is no such model, it is damaged or asks for code that is not trusted, or the other is another
+            network.
     """
     weights = find_weights(name)
-    model = load_weights(weights.path)
+    model = load_weights(weights, trust=trust)
     if blend is None:
         return SuperResolver(model, device=device, precision=precision, weights_hash=weights.sha256)
     other, share = blend
-    return SuperResolver(blend_models(model, load_weights(other), share), device=device, precision=precision)
+    mixed = blend_models(model, load_weights(other, trust=trust), share)
+    return SuperResolver(mixed, device=device, precision=precision)
+
+
+def _described(value: object) -> str:
+    """What a value is, for messages: its type and, of arrays, type of number and shape."""
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    array = "" if shape is None or dtype is None else f" ({dtype}, {tuple(shape)})"
+    return f"{type(value).__module__.partition('.')[0]}.{type(value).__name__}{array}".removeprefix("builtins.")
 
 
 def _hash(model: Model) -> str:
@@ -299,7 +402,7 @@ def _usable(device: str) -> torch.device:
         picked = pick_device(device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.empty(0, device=picked)
+            torch.zeros(1, device=picked).cpu()  # the device "meta" has no values to give back
     except (RuntimeError, AssertionError) as error:
         raise UsageError(
             f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try auto or cpu"

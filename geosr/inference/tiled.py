@@ -18,17 +18,20 @@ from typing import Any, Literal
 from geosr import __version__
 from geosr.errors import OutputError, UsageError
 from geosr.grid import resolution_m, size
-from geosr.inference.choose import bands_of, choose_model, guide_of, refuse_variant
+from geosr.inference.choose import bands_of, choose_model, guide_of, refuse_variant, require_factor
 from geosr.inference.executors import Executor, InProcess, share
 from geosr.inference.job import Job
-from geosr.inference.journal import Journal, stored_call
-from geosr.inference.outputs import Output, check_file, check_target, plan_output, size_on_disk
+from geosr.inference.journal import Journal, Staged, published_targets, stored_call
+from geosr.inference.outputs import Output, plan_output, size_on_disk
+from geosr.inference.publish import RunFiles, forgetful, require_unchanged
 from geosr.inference.resident import ModelKey, keep, locate
 from geosr.inference.superresolver import SuperResolver
 from geosr.inference.work import Work
 from geosr.io.inputs import open_input
+from geosr.io.origins import files_of_scene, stamps_of
 from geosr.io.safe import product_metadata
 from geosr.io.scene import Scene, open_scene
+from geosr.io.targets import require_name
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ def predict(
     *,
     model: str | os.PathLike[str] | SuperResolver | None = None,
     variant: str | None = None,
+    factor: int | None = None,
     blend: tuple[str | Path, float] | None = None,
     bands: Sequence[str] | None = None,
     scale: float | None = None,
@@ -101,6 +105,7 @@ def predict(
     dtype: str | None = None,
     device: str = "auto",
     precision: str = "auto",
+    trust: str | Sequence[str] = (),
     batch_size: int = 1,
     tile: int = DEFAULT_TILE,
     executor: Executor | None = None,
@@ -112,7 +117,10 @@ def predict(
     datetime: str | None = None,
     progress: Progress | None = None,
 ) -> Prediction:
-    """Write the super-resolved scene with the input's outline, CRS, type and encoding.
+    """Write the super-resolved scene with the input's outline, CRS, type, encoding, band order and band names.
+
+    What is invalid in the input is invalid in the result, as nodata. An integer type without nodata, whose invalid
+    pixels a mask marks, gets nodata 0, and valid pixels of 0 become 1.
 
     A run that was stopped continues where it was when the same call is made again.
 
@@ -131,6 +139,8 @@ def predict(
             hub (see `geosr.models.find_weights`), or a loaded model; None chooses the shipped one that fits.
         variant: Which of the shipped models that fit: ``standard`` (None), ``fast`` for large areas, or ``detail`` for
             the eye.
+        factor: How many times finer the shipped model is to make the bands, such as 2 or 4; None: the one that fits
+            best decides. With a model it must be the model's.
         blend: Another model of the same network, and its share of the weights, from 0 to 1.
         bands: Names of the input's bands, in file order, where the file does not name them.
         scale: Reflectance per digital number, where the file does not say; likewise ``offset``, ``nodata``.
@@ -154,6 +164,7 @@ def predict(
         dtype: Type of the output; ``float32`` stores reflectance itself. None keeps the input's.
         device: ``auto``, ``cpu``, ``cuda``, ``mps``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16``.
+        trust: Modules and packages whose code may run for a model of a class of one's own, as for `geosr.load_model`.
         batch_size: Tiles that the network takes at once.
         tile: Side of a tile, LR pixels; rounded so that tiles fill whole blocks of the output.
         executor: Who does the work: `InProcess` (None), `Processes` of this machine, or a `Dask` cluster.
@@ -197,13 +208,23 @@ def predict(
                 mask_dilate=mask_dilate,
             )
         )
-        check_target(out, scene.paths, overwrite=overwrite)
+        stamps = stamps_of(files_of_scene(scene))
+        read = (*sources, *stamps, aoi, model, blend and blend[0])
+        files = RunFiles.of(out, preview=preview, stac=stac, inputs=read, overwrite=overwrite)
+        files.require_free(published_targets(Path(os.path.abspath(out))))
         acquired = acquisition_time(scene, datetime) if stac else None
         if scene.geobox.crs is None:
             log.warning("%s has no coordinate reference system; its output will have none", scene.name)
-        if preview is not None:
-            check_file(Path(preview), [*scene.paths, os.fspath(out)], overwrite=True)
-        key = _model(scene, model, variant=variant, blend=blend, device=device, precision=precision)
+        key = _model(
+            scene,
+            model,
+            variant=variant,
+            factor=factor,
+            blend=blend,
+            device=device,
+            precision=precision,
+            trust=trust,
+        )
         resolver = key.load()
         answer = resolver.answer(samples=samples, seed=seed, tta=tta, confidence=confidence)
         job = Job.plan(scene, key, aoi=aoi, dtype=dtype, tile=tile, answer=answer)
@@ -212,42 +233,48 @@ def predict(
                 "model %s looks farther than a tile: tiles are approximate, and blended where they overlap",
                 resolver.spec.name,
             )
-        header = job.fingerprint(scene)
-        output = plan_output(
-            out, job.profile, shard=job.tiles.core * job.scale, job=_digest(header), overwrite=overwrite
-        )
+        keep_work = isinstance(executor, _Nobody)
+        together = shard is not None or keep_work
+        header = forgetful(job.fingerprint(scene, stamps), stamps, shared=together)
+        output = plan_output(out, job.profile, shard=job.tiles.core * job.scale, job=_digest(header))
         work = Work(scene, job, output, batch_size)
         shards = share(work, *shard) if shard is not None else range(len(work))
-        call = {} if key.name is None else _repeatable(asked, output, key)
-        keep_work = isinstance(executor, _Nobody)
         journal = stack.enter_context(
             closing(
-                Journal(output.target, header, call=call, restart=restart, shared=shard is not None, keep=keep_work)
+                Journal(
+                    output.target,
+                    header,
+                    call={} if key.name is None else _repeatable(asked, output, key),
+                    writes=files.writes(output),
+                    require=lambda done: files.require_free(done, job.profile.bands),
+                    restart=restart,
+                    shared=shard is not None,
+                    keep=keep_work,
+                )
             )
         )
+        resumed, fresh, missing = set(shards), 0, 0
         try:
-            output.begin()
-            resumed = {index for index in shards if output.is_stored(index)}
-            fresh = _run(work, shards, resumed, executor=executor or InProcess(), progress=progress)
-            missing = 0
+            if not journal.complete:
+                output.begin()
+                resumed = {index for index in shards if output.is_stored(index)}
+                fresh = _run(work, shards, resumed, executor=executor or InProcess(), progress=progress)
             if shard is not None:
                 missing = sum(not output.shard_path(index).exists() for index in range(len(work)))
+            elif journal.complete:
+                journal.finish(overwrite=overwrite)
             else:
                 with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="publish") as threads:
-                    output.publish(threads)
+                    output.assemble(threads)
+                beside = _sidecars(scene, work, files, acquired, journal.folder / "sidecars")
+                require_unchanged(stamps)
+                journal.publish([*beside, *output.staged()], overwrite=overwrite)
         except OSError as error:
             raise OutputError(
                 f"{output.target} could not be written: {error.strerror or error}. "
                 "What is finished is kept; the same command continues"
             ) from error
-        if shard is None:
-            journal.remove()
         seconds = perf_counter() - started
-        picture = written = None
-        if shard is None and preview is not None:
-            picture = _preview(scene, work, Path(preview))
-        if shard is None and acquired is not None:
-            written = _write_item(scene, work, acquired)
     height, width = job.profile.levels[0]
     return Prediction(
         path=output.target,
@@ -264,8 +291,8 @@ def predict(
         seconds=round(seconds, 3),
         megapixels_per_second=round(fresh * job.scale**2 / 1e6 / seconds, 3),
         bytes=0 if shard is not None else sum(map(size_on_disk, output.paths)),
-        preview=picture,
-        stac=written,
+        preview=files.preview if shard is None else None,
+        stac=files.item if shard is None else None,
         samples=len(answer.seeds),
         seed=answer.seeds.start if answer.seeds else None,
         tta=tta,
@@ -273,18 +300,25 @@ def predict(
     )
 
 
-def assemble(out: str | os.PathLike[str], *, progress: Progress | None = None) -> Prediction:
+def assemble(
+    out: str | os.PathLike[str], *, progress: Progress | None = None, trust: str | Sequence[str] = ()
+) -> Prediction:
     """Make the result of work that several runs with a ``shard`` each have done; nothing is super-resolved.
 
     Args:
         out: What the runs were to write.
         progress: Called as by :func:`predict`.
+        trust: As for :func:`predict`; it is not kept with the work.
 
     Raises:
         OutputError: There is no such work, or some of it is missing.
     """
-    call = stored_call(Path(os.path.abspath(out)))
-    return predict(**call, device="cpu", executor=_Nobody(), progress=progress)
+    require_name(out)
+    target = Path(os.path.abspath(out))
+    call = stored_call(target)
+    if Path(str(call.get("out"))) != target:
+        raise OutputError(f"the work beside {target} was begun for {call.get('out')}; move it back, or do it again")
+    return predict(**call, device="cpu", executor=_Nobody(), progress=progress, trust=trust)
 
 
 class _Nobody:
@@ -305,19 +339,24 @@ def _model(
     model: str | os.PathLike[str] | SuperResolver | None,
     *,
     variant: str | None,
+    factor: int | None,
     blend: tuple[str | Path, float] | None,
     device: str,
     precision: str,
+    trust: str | Sequence[str],
 ) -> ModelKey:
     """The key of the model to use; bands that it leaves out are told."""
     if isinstance(model, SuperResolver):
+        require_factor(model.spec, factor)
         key = keep(model)
     else:
-        weights = choose_model(scene, model, variant=variant)
+        weights = choose_model(scene, model, variant=variant, factor=factor)
         scene.band_radiometry(weights.spec.bands)  # fails, where it does, before the weights are loaded
-        key = locate(weights.spec.name if model is None else model, blend=blend, device=device, precision=precision)
+        name = weights.spec.name if model is None else model
+        key = locate(name, blend=blend, device=device, precision=precision, trust=trust)
     spec = key.load().spec
-    left_out = [band for band in scene.bands if band not in spec.bands]
+    taken = scene.select(spec.bands)
+    left_out = [label for place, label in enumerate(scene.labels) if place not in taken]
     if left_out:
         log.info("model %s has no %s: left out of the output", spec.name, " ".join(left_out))
     return key
@@ -325,7 +364,8 @@ def _model(
 
 def _repeatable(asked: Mapping[str, Any], output: Output, key: ModelKey) -> dict[str, Any]:
     """What `predict` was asked for, so that it can be asked again from any folder, and of a machine of any kind."""
-    here = ("executor", "shard", "progress", "restart", "device", "variant")
+    # What is trusted is the user's word each time: a file that names a module would be code.
+    here = ("executor", "shard", "progress", "restart", "device", "variant", "factor", "trust")
     call = {name: value for name, value in asked.items() if name not in here}
     if isinstance(asked["aoi"], str):
         (call["aoi"],) = _anywhere(asked["aoi"])
@@ -362,15 +402,27 @@ def _run(
     return sum(pixels[index] for index in todo)
 
 
+def _sidecars(scene: Scene, work: Work, files: RunFiles, acquired: DateTime | None, folder: Path) -> list[Staged]:
+    """What belongs beside the assembled result, made in a folder of the work folder."""
+    staged = []
+    folder.mkdir(exist_ok=True)
+    if files.preview is not None:
+        staged.append(Staged(_preview(scene, work, folder / "preview.png"), files.preview, copied=True))
+    if files.item is not None and acquired is not None:
+        staged.append(
+            Staged(_write_item(scene, work, acquired, files.item, folder / "item.json"), files.item, copied=True)
+        )
+    return staged
+
+
 def _preview(scene: Scene, work: Work, out: Path) -> Path:
     """The before/after picture."""
     from geosr.preview import write_preview
 
     profile = work.job.profile
-    with open_scene(work.output.paths, bands=profile.bands) as sr:
-        return write_preview(
-            scene, sr, out, bands=work.job.resolver.spec.outputs, window=work.job.window, radiometry=profile.radiometry
-        )
+    with open_scene(work.output.finished, bands=profile.bands) as sr:
+        outputs = sr.bands[: len(work.job.resolver.spec.outputs)]
+        return write_preview(scene, sr, out, bands=outputs, window=work.job.window, radiometry=profile.radiometry)
 
 
 def acquisition_time(scene: Scene, said: str | None) -> DateTime:
@@ -392,16 +444,16 @@ def acquisition_time(scene: Scene, said: str | None) -> DateTime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _write_item(scene: Scene, work: Work, time: DateTime) -> Path:
+def _write_item(scene: Scene, work: Work, time: DateTime, path: Path, at: Path) -> Path:
     """The STAC item beside the result."""
     from geosr.io.item import write_item
 
     output, resolver = work.output, work.job.resolver
-    files = output.paths
-    bands = [[band] for band in output.profile.bands] if len(files) > 1 else [list(output.profile.bands)]
+    paths = output.paths
+    bands = [[band] for band in output.profile.bands] if len(paths) > 1 else [list(output.profile.bands)]
     return write_item(
-        output.target.with_suffix(".json"),
-        dict(zip(files, bands, strict=True)),
+        path,
+        dict(zip(paths, bands, strict=True)),
         output.profile,
         time=time,
         properties={
@@ -412,4 +464,5 @@ def _write_item(scene: Scene, work: Work, time: DateTime) -> Path:
             "geosr:scale": work.job.scale,
         },
         sources=scene.paths,
+        at=at,
     )

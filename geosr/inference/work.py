@@ -86,10 +86,10 @@ class Work:
     def _encode(self, core: Core, encoders: ThreadPoolExecutor) -> list[Future[dict[str, bytes]]]:
         """The compressed blocks of a core, under way."""
         window = scaled(relative(core.tile.core, self.job.window), self.job.scale)
-        side, bands = self.output.part_side, len(self.job.profile.bands)
+        side, planes = self.output.part_side, self.job.planes
 
         def encode_part(part: Window) -> dict[str, bytes]:
-            return self.output.encode(part, core.part(relative(part, window), bands=bands, scale=self.job.scale))
+            return self.output.encode(part, core.part(relative(part, window), planes=planes, scale=self.job.scale))
 
         parts = [
             (slice(top, min(top + side, window[0].stop)), slice(left, min(left + side, window[1].stop)))

@@ -2,12 +2,13 @@
 
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
+from geosr import files
 from geosr.errors import OutputError
 
 
@@ -66,56 +67,50 @@ class BlockFile:
         self._file.close()
 
 
-def store_blocks(path: Path, blocks: Mapping[str, bytes]) -> None:
-    """Write a file of blocks: a line that lists them, with a checksum in front, then their bytes."""
-    listed = json.dumps([[key, len(data), crc32(data)] for key, data in blocks.items()]).encode()
-    store(path, [b"%08x " % crc32(listed), listed, b"\n", *blocks.values()])
+def store_blocks(path: Path, blocks: Mapping[str, bytes], *, label: str = "") -> None:
+    """Write a file of blocks: a line with a label and a list of them, its checksum in front, then their bytes.
+
+    Args:
+        path: The file.
+        blocks: Compressed blocks by key.
+        label: What the file is and belongs to, which another file at this place would not say.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    listed = json.dumps([label, [[key, len(data), crc32(data)] for key, data in blocks.items()]]).encode()
+    files.write(path, [b"%08x " % crc32(listed), listed, b"\n", *blocks.values()], sync=False)
 
 
-def stored_blocks(path: Path) -> dict[str, Block]:
+def stored_blocks(path: Path, *, label: str = "") -> dict[str, Block]:
     """The blocks of a file that `store_blocks` wrote.
 
     Raises:
-        ValueError: Its list was damaged.
+        FileNotFoundError: There is no such file.
+        ValueError: Its list was damaged, it is another file, or no file at all.
     """
+    require_file(path)
     with path.open("rb") as file:
         checksum, _, listed = file.readline().rstrip(b"\n").partition(b" ")
         offset = file.tell()
     if checksum != b"%08x" % crc32(listed):
         raise ValueError(f"the list of blocks in {path} is not as it was written")
+    found, entries = json.loads(listed)
+    if found != label:
+        raise ValueError(f"{path} holds the blocks of {found}, not of {label}")
     blocks = {}
-    for key, length, check in json.loads(listed):
+    for key, length, check in entries:
         blocks[key] = Block(os.fspath(path), offset, length, check)
         offset += length
     return blocks
 
 
-def store(path: Path, parts: Iterable[bytes], *, folder: Path | None = None) -> None:
-    """Write a file that gets its name when it is whole; of several processes that write it, the last one wins.
-
-    Args:
-        path: The file.
-        parts: Its bytes.
-        folder: Where it grows, on the same file system; None: beside it, where a process that is killed leaves a part.
+def require_file(path: Path) -> None:
+    """Refuse what is no plain file: opening a pipe would wait for ever, and a link leads elsewhere.
 
     Raises:
-        OSError: It cannot be written; nothing is left of it then.
+        FileNotFoundError: There is nothing.
+        ValueError: It is something else.
     """
-    handle, unfinished = tempfile.mkstemp(dir=folder or path.parent, prefix=f".{path.name}-")
-    try:
-        with open(handle, "wb") as file:
-            file.writelines(parts)
-        os.chmod(unfinished, 0o666 & ~_UMASK)  # mkstemp's files are their owner's alone
-        os.replace(unfinished, path)
-    except BaseException:
-        Path(unfinished).unlink(missing_ok=True)  # who finished the job meanwhile removed the folder
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _umask()
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise ValueError(f"{path} is no plain file")

@@ -54,6 +54,8 @@ class Claims:
     """How messages write them: ``--scale 1e-4`` or ``scale=1e-4``."""
     sources: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """Who says one of the first three, where it is not the user: ``("offset", "STAC item S2B_33UXP")``."""
+    places: tuple[int, ...] | None = field(default=None, compare=False)
+    """Positions of the bands in their file that `sources` speak for; None: all."""
 
     def __post_init__(self) -> None:
         if self.baseline is not None and self.sensor is None:
@@ -69,19 +71,25 @@ class Claims:
         facts = ("scale", "offset", "nodata", "sensor")
         return frozenset(fact for fact in facts if getattr(self, fact) is not None and fact not in others)
 
-    def explain(self, band: StoredBand, *, name: str) -> StoredBand:
+    def explain(self, band: StoredBand, *, name: str, place: int = 0) -> StoredBand:
         """The band with everything that is known of it, once the user has been heard.
 
         Args:
             band: What files and metadata say of it.
             name: What messages call the data.
+            place: Position of the band in its file.
 
         Raises:
             RadiometryError: The user contradicts them.
         """
         encoded = self._radiometry(silent=band.scale is None)
+        others = dict(self.sources) if self.places is not None and place not in self.places else {}
+        claimed = {fact: None if fact in others else getattr(self, fact) for fact in ("scale", "offset", "nodata")}
+        marker = claimed["nodata"]
+        if marker is not None and "nodata" in dict(self.sources) and not representable(marker, band.dtype):
+            claimed["nodata"] = None  # an item's marker that the type cannot hold marks nothing, as a file's
         known: dict[str, Said | None] = {
-            fact: self._agree(name, fact, getattr(band, fact), claim(getattr(self, fact), self._source(fact)))
+            fact: self._agree(name, fact, getattr(band, fact), claim(claimed[fact], self._source(fact)))
             for fact in ("scale", "offset", "nodata")
         }
         known["saturated"] = band.saturated
@@ -142,9 +150,10 @@ class Claims:
                 "flag": "correct a wrongly tagged file: gdal_edit.py -scale S -offset O -a_nodata N FILE",
                 "argument": "correct the attributes that say otherwise",
             }
+            drop = "correct the item" if says.source == dict(self.sources).get(fact) else f"drop the {self.form}"
             raise RadiometryError(
-                f"{name} has {fact} {trusted.value:g} ({trusted.source}) and {says.source} says {says.value:g}; drop "
-                f"the {self.form}, or {remedy[self.form]}"
+                f"{name} has {fact} {trusted.value:g} ({trusted.source}) and {says.source} says {says.value:g}; "
+                f"{drop}, or {remedy[self.form]}"
             )
         return trusted
 
@@ -173,8 +182,13 @@ def who_says(facts: Iterable[Said | None]) -> str:
     return ", ".join(dict.fromkeys("nothing says it" if fact is None else fact.source for fact in facts))
 
 
-def shared_encoding(bands: Sequence[Encoded], *, name: str) -> dict[str, float | None]:
+def shared_encoding(bands: Sequence[Encoded], *, name: str, names: Sequence[str] = ()) -> dict[str, float | None]:
     """Scale, offset, nodata and saturated value that all bands share.
+
+    Args:
+        bands: The bands.
+        name: What messages call the data.
+        names: The names of the bands, for messages; none leaves them out.
 
     Raises:
         RadiometryError: They differ.
@@ -184,8 +198,10 @@ def shared_encoding(bands: Sequence[Encoded], *, name: str) -> dict[str, float |
         said = [getattr(band, fact) for band in bands]
         numbers = {f"{one.value:.9g}" if one else "none": one.value if one else None for one in said}
         if len(numbers) > 1:
+            which = zip(names, said, strict=True) if names else ()
+            held = "".join(f"\n  {band}: {f'{one.value:.9g} ({one.source})' if one else 'none'}" for band, one in which)
             raise RadiometryError(
-                f"{name} has bands with different {fact} ({', '.join(numbers)}); choose bands that share one"
+                f"{name} has bands with different {fact} ({', '.join(numbers)}); choose bands that share one{held}"
             )
         (values[fact],) = numbers.values()
     return values

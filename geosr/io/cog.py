@@ -10,11 +10,11 @@ References:
     GDAL, "COG driver", for the order of directories and data and for the structural metadata in front of them.
 """
 
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,12 +23,14 @@ import rasterio
 import zstandard
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
 from rasterio.io import MemoryFile
 
 from geosr.errors import OutputError
 from geosr.grid import BLOCK
 from geosr.io.blocks import Block, BlockFile
 from geosr.radiometry import Radiometry
+from geosr.sensors import common_name
 
 ZSTD_LEVEL = 1
 """On SR images level 9 gives files 8 % smaller than level 1 and takes 20 times as long."""
@@ -118,12 +120,20 @@ def add_overviews(
         made: Blocks by number, row by row: all of the image, and those of overviews that exist already.
         profile: The raster.
         executor: Runs the compression.
+
+    Raises:
+        OutputError: A block of the image is missing.
     """
     levels: list[list[Block]] = []
     first = 0
     for level, shape in enumerate(profile.levels):
         rows, columns = block_grid(shape)
         missing = [place for place in range(rows * columns) if first + place not in made]
+        if missing and level == 0:
+            raise OutputError(
+                f"{len(missing)} of the {rows * columns} blocks of the image are missing, first that in row "
+                f"{missing[0] // columns} and column {missing[0] % columns}; the same command makes them"
+            )
 
         def overview(place: int, level: int = level, shape: tuple[int, int] = shape, columns: int = columns) -> bytes:
             row, column = divmod(place, columns)
@@ -175,7 +185,13 @@ def write_cog(path: Path, profile: Profile, levels: Sequence[Sequence[Block]], e
         profile: The raster.
         levels: Blocks of every level, as `add_overviews` returns them.
         executor: Reads blocks, and checks that they are as they were written, while others are copied.
+
+    Raises:
+        OutputError: A block is missing, or not as it was written.
     """
+    for shape, level in zip(profile.levels, levels, strict=True):
+        if len(level) != (wanted := prod(block_grid(shape))):
+            raise OutputError(f"{path} would have {len(level)} blocks for an image that takes {wanted}")
     data_size = sum(block.length for level in levels for block in level)
     layout = _BIG if data_size > 3_900_000_000 else _CLASSIC
     template = _template_tags(profile, layout)
@@ -199,8 +215,6 @@ def write_cog(path: Path, profile: Profile, levels: Sequence[Sequence[Block]], e
             for first in range(0, len(level), AT_ONCE):
                 for data in executor.map(Block.read, level[first : first + AT_ONCE]):
                     file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 _STRUCTURE_TEXT = b"LAYOUT=IFDS_BEFORE_DATA\nBLOCK_ORDER=ROW_MAJOR\nKNOWN_INCOMPATIBLE_EDITION=NO\n "
@@ -290,6 +304,16 @@ def _even(length: int) -> int:
     return length + length % 2
 
 
+def colours_of(bands: Sequence[str]) -> list[ColorInterp] | None:
+    """The colour interpretation of bands by their names: red, green, blue, nir, and undefined of others.
+
+    None, which is GDAL's grey, where no band is a colour, and of a single band. GDAL before 3.10 knows no nir.
+    """
+    colours = {name: ColorInterp.__members__.get(name) for name in ("red", "green", "blue", "nir")}
+    found = [colours.get(common_name(band) or "") or ColorInterp.undefined for band in bands]
+    return found if len(found) > 1 and any(found) else None
+
+
 def _template_tags(profile: Profile, layout: _Layout) -> _Directory:
     """The tags that GDAL writes for such a raster; the file that they come from has no blocks."""
     height, width = profile.geobox.shape
@@ -307,6 +331,8 @@ def _template_tags(profile: Profile, layout: _Layout) -> _Directory:
                 file.scales = [encoding.scale for encoding in encodings]
                 file.offsets = [encoding.offset for encoding in encodings]
             file.descriptions = profile.bands
+            if (colours := colours_of(profile.bands)) is not None:
+                file.colorinterp = colours
             file.update_tags(**profile.tags)
         return dict(layout.unpack(bytes(memory.getbuffer())))
 

@@ -7,6 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.env import ensure_env_with_credentials
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterWindow
@@ -22,9 +24,16 @@ from rasterio.windows import Window as RasterWindow
 from geosr.errors import GridError, InputError
 from geosr.grid import Window
 from geosr.io.safe import ProductMetadata, product_metadata
-from geosr.io.source import Said, StoredBand, unreadable
+from geosr.io.source import Said, StoredBand, said_encoding, unreadable
 from geosr.radiometry import representable
 from geosr.sensors import canonical_band
+
+_LISTS = (".vrt", ".xml", ".wms", ".gti", ".zip", ".safe")
+_REFERENCES = {
+    "VRT", "DERIVED", "GTI", "STACIT", "STACTA", "WMS", "WMTS", "WCS", "HTTP", "OGCAPI", "DAAS", "EEDAI", "EEDA", "NGW",
+    "PLMOSAIC", "PLSCENES", "PostGISRaster", "Rasterlite", "GDALG", "PRF", "KMLSUPEROVERLAY", "ESRIC",
+}  # fmt: skip
+"""GDAL's drivers of files that name other files, addresses or databases."""
 
 _OPENING = threading.Lock()  # warnings are silenced for the whole process, so one file is opened at a time
 if hasattr(os, "register_at_fork"):  # a child that is forked while another thread opens must find the lock free
@@ -119,17 +128,59 @@ def _open(path: str) -> DatasetReader:
     # A scheme, GDAL's file systems and its DRIVER:... names are left to GDAL.
     if not re.match(r"/vsi|\w{2,}:", path) and not os.path.exists(path):
         raise InputError(f"{path} does not exist")
+    if os.path.exists(path) and not os.path.isfile(path):  # GDAL would wait for whoever writes into a pipe
+        raise InputError(f"{path} is a pipe, a socket or a device; give a file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # the scene says it in geosr's own words
-            file = rasterio.open(path, sharing=False)
-    except RasterioError as error:
-        raise InputError(f"{path} cannot be opened as a raster ({_cause(error)})") from error
+            file = _opened(path)
+    except (RasterioError, ValueError) as error:  # rasterio does not catch what no path or address can be
+        lists = _drivers(path) is not None and "not recognized" in _cause(error)
+        hint = "; a list of other files, such as a VRT, is opened where its name ends in .vrt" if lists else ""
+        raise InputError(f"{path} cannot be opened as a raster ({_cause(error)}{hint})") from error
     if file.count == 0:
         inside = "\n  ".join(file.subdatasets)
         file.close()
         raise InputError(f"{path} holds no bands of its own" + (f"; choose one of\n  {inside}" if inside else ""))
     return file
+
+
+@ensure_env_with_credentials
+def _opened(path: str) -> DatasetReader:
+    """What `rasterio.open` gives, which takes one driver and no list of those allowed."""
+    return DatasetReader(path, driver=_drivers(path), sharing=False)
+
+
+def _drivers(path: str) -> list[str] | None:
+    """The GDAL drivers that may open a path: those of lists of other files and addresses only where its name says so.
+
+    What looks like an image and is a list, such as a VRT in ``scene.tif``, would make GDAL read files and ask addresses
+    of the file's choice.
+    """
+    if path.lower().endswith(_LISTS) or re.match(r"\s*[<{]|(?!(?i:https?|s3|gs|az|file):)[A-Za-z]\w+:", path):
+        return None
+    return _image_drivers()
+
+
+@cache
+def _image_drivers() -> list[str]:
+    """GDAL's drivers of formats that hold their pixels themselves."""
+    with rasterio.Env() as env:
+        return [name for name in env.drivers() if name not in _REFERENCES]
+
+
+def files_of(path: str) -> list[str]:
+    """The files that GDAL counts to a raster, itself included: sources of a virtual one, masks, overviews.
+
+    What is no raster has none.
+    """
+    try:
+        with _OPENING, warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with _opened(path) as file:
+                return list(file.files)
+    except RasterioError:
+        return []
 
 
 def _geobox(file: DatasetReader, name: str) -> GeoBox:
@@ -144,10 +195,7 @@ def _geobox(file: DatasetReader, name: str) -> GeoBox:
 def _stored_band(file: DatasetReader, index: int) -> StoredBand:
     """What the tags of a file say about one band, counted from 1."""
     dtype, tag = file.dtypes[index - 1], file.nodatavals[index - 1]
-    scale = offset = None
-    if (file.scales[index - 1], file.offsets[index - 1]) != (1.0, 0.0):  # what GDAL reports without a tag
-        source = "GDAL band scale and offset"
-        scale, offset = Said(file.scales[index - 1], source), Said(file.offsets[index - 1], source)
+    scale, offset = said_encoding(file.scales[index - 1], file.offsets[index - 1], "GDAL band scale and offset")
     # rasterio leaves out a tag beyond the range of the type; a fraction in an integer file marks nothing either.
     nodata = Said(tag, "nodata tag of the file") if tag is not None and representable(tag, dtype) else None
     return StoredBand(file.descriptions[index - 1] or None, dtype, scale, offset, nodata)

@@ -12,7 +12,7 @@ from geosr.io.masks import MaskFile, classification_beside, classification_masks
 from geosr.io.product import Granule, Product, is_product, products_at
 from geosr.io.scene import Scene, open_files
 from geosr.io.source import RASTERS, zarr_store
-from geosr.sensors import canonical_band
+from geosr.sensors import QUALITY_SUFFIXES, canonical_band
 
 _EOPF = "measurements/reflectance"
 _EOPF_CLASSES = "conditions/mask/l2a_classification/r20m/scl"
@@ -223,7 +223,7 @@ def _name_parts(name: str) -> tuple[str, str, int] | None:
     """
     words = re.split(r"[_.\-\s]+", name.rpartition(".")[0])
     band = "SCL" if "SCL" in map(str.upper, words) else band_in_file_name(name)
-    if band is None:
+    if band is None or band.endswith(QUALITY_SUFFIXES):  # the error of a band is no band of the scene
         return None
     place = max(i for i, word in enumerate(words) if band in (word.upper(), canonical_band(word)))
     end = re.fullmatch(r"(\d+)m", words[-1])

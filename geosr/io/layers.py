@@ -12,7 +12,7 @@ import numpy as np
 from geosr.errors import BandError
 from geosr.io.claims import Claims, claim
 from geosr.io.source import Said, Source
-from geosr.sensors import canonical_band
+from geosr.sensors import QUALITY_SUFFIXES, canonical_band, canonical_name, spelt_band
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def layers_of(path: str, source: Source, *, claims: Claims) -> list[Layer]:
     layers = []
     for index, stored in enumerate(source.bands):
         scale, offset, nodata, saturated = stored.scale, stored.offset, stored.nodata, stored.saturated
-        band = canonical_band(stored.description or "") or in_file_name
+        band = canonical_name(stored.description or "") or in_file_name
         if product is not None and band is not None and band in product.offsets:
             said = f"product metadata {basename(product.path)}, baseline {product.processing_baseline}"
             told = product.radiometry([band])
@@ -53,7 +53,9 @@ def layers_of(path: str, source: Source, *, claims: Claims) -> list[Layer]:
                 nodata, saturated = nodata or claim(told.nodata, said), claim(told.saturated, said)
 
         known = claims.explain(
-            replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated), name=source.name
+            replace(stored, scale=scale, offset=offset, nodata=nodata, saturated=saturated),
+            name=source.name,
+            place=index,
         )
         facts = (known.scale, known.offset, known.nodata, known.saturated)
         layers.append(Layer(path, index, stored.description, in_file_name, *facts))
@@ -68,9 +70,9 @@ def band_names(
     if given is not None:
         if len(given) != len(layers):
             raise BandError(f"--bands names {len(given)} bands ({' '.join(given)}) and {name} has {len(layers)}")
-        names = tuple(canonical_band(band) or band for band in given)
+        names = tuple(canonical_name(band) or band for band in given)
         for ours, layer in zip(names, layers, strict=True):
-            theirs = canonical_band(layer.description or "") or layer.in_file_name
+            theirs = canonical_name(layer.description or "") or layer.in_file_name
             if theirs not in (None, ours):
                 logger.warning("%s: flag --bands calls %s what the file calls %s", name, ours, theirs)
         return names, "flag --bands"
@@ -79,7 +81,7 @@ def band_names(
     if all(re.fullmatch(rf"([Bb]and|b)[ _]?0*{n}", text) for n, text in enumerate(descriptions, start=1)):
         return counted, None
     names = tuple(
-        canonical_band(layer.description or "") or layer.in_file_name or layer.description or number
+        canonical_name(layer.description or "") or layer.in_file_name or layer.description or number
         for layer, number in zip(layers, counted, strict=True)
     )
     if names == counted:
@@ -87,12 +89,38 @@ def band_names(
     return names, "band descriptions" if all(descriptions) else "file names" if not any(descriptions) else "the files"
 
 
+def band_labels(layers: Sequence[Layer], names: Sequence[str], *, given: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of bands as the user, the descriptions or the file names spell them: what a result calls its bands.
+
+    Args:
+        layers: The bands.
+        names: What `band_names` made of them.
+        given: Names that the user gave.
+    """
+    if given is not None:
+        return tuple(map(spelt_band, given))
+    spelt = ([layer.description or "", _word_of_band(layer.path) or ""] for layer in layers)
+    return tuple(
+        next((spelt_band(one) for one in spellings if name in (one, canonical_name(one))), name)
+        for spellings, name in zip(spelt, names, strict=True)
+    )
+
+
 def band_in_file_name(path: str) -> str | None:
     """The Sentinel-2 band that a file name ends in: ``T33UUB_20170527_B04_10m.jp2``, ``B4.tif``, ``red.tif``."""
+    word = _word_of_band(path)
+    return None if word is None else canonical_name(word)
+
+
+def _word_of_band(path: str) -> str | None:
+    """The word in a file name that is the name of a band, ``red_error`` of ``T33UUB_red_error.tif``."""
     stem = basename(path).rpartition(".")[0]
     if re.match(r"L[COTEM]0\d_|HLS\.L30", stem):  # Landsat's B5 is near infrared, Sentinel-2's is red edge
         return None
-    return next(filter(None, map(canonical_band, reversed(re.split(r"[_.\-\s]+", stem)))), None)
+    suffix = next((suffix for suffix in QUALITY_SUFFIXES if stem.endswith(suffix)), "")
+    words = re.split(r"[_.\-\s]+", stem.removesuffix(suffix))
+    word = next(filter(canonical_band, reversed(words)), None)
+    return None if word is None else word + suffix
 
 
 def basename(path: str) -> str:

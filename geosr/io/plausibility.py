@@ -123,7 +123,7 @@ class Plausibility:
         scale, dtype = self.radiometry.scale, np.dtype(self.radiometry.dtype)
         if self.assumed or self.stated & {"scale", "offset", "sensor"}:
             return True
-        if self.said["offset"].startswith("product"):
+        if self.said.get("offset", "").startswith("product"):
             return False
         if dtype.kind == "f":
             return (scale, self.radiometry.offset) != (1, 0)
@@ -167,7 +167,7 @@ class Plausibility:
             nodata = claim(self.radiometry.nodata, "") if np.isfinite(self.radiometry.nodata or 0) else None
             raise RadiometryError(self.claims.silence(self.name, self.radiometry.dtype, holds, nodata=nodata))
         # Tags of a file are trusted as far as values can be reflectance at all; so are users who say that they are.
-        trusted = scale == 1 if "scale" in self.stated else self.said["scale"] not in _OUTLIVE
+        trusted = scale == 1 if "scale" in self.stated else self.said.get("scale", "nothing") not in _OUTLIVE
         if self._reflectance(median) > (HIGHEST if trusted else BRIGHT):
             raise RadiometryError(
                 f"{self.name} holds {self.radiometry.dtype} {holds}; scale {scale:g} ({self.said['scale']}) makes that "
@@ -206,7 +206,7 @@ class Plausibility:
     def _require_darkness(self, sample: Sequence[NDArray[Any]]) -> None:
         """Fail where much of a band is darker than black, because an offset was subtracted once too often."""
         scale, offset = self.radiometry.scale, self.radiometry.offset
-        if "offset" in self.stated or self.said["offset"] not in _OUTLIVE:
+        if "offset" in self.stated or self.said.get("offset") not in _OUTLIVE:
             return
         for band in sample:
             lit = band[band != 0]

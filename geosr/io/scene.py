@@ -25,13 +25,13 @@ from geosr.grid import Window, size
 from geosr.io.claims import Claims, who_says
 from geosr.io.gdal import GdalFile
 from geosr.io.grids import Place, common_grid
-from geosr.io.layers import Layer, band_names, basename, layers_of
+from geosr.io.layers import Layer, band_labels, band_names, basename, layers_of
 from geosr.io.plausibility import Plausibility, plausibility_of
 from geosr.io.raster import Raster
 from geosr.io.sample import Sample, Statistics
 from geosr.io.source import Source, zarr_store
 from geosr.radiometry import Radiometry
-from geosr.sensors import canonical_band
+from geosr.sensors import canonical_name
 
 if TYPE_CHECKING:
     from geosr.io.masks import MaskFile, SceneMask
@@ -54,6 +54,8 @@ class Scene:
     """The grid of the whole scene."""
     bands: tuple[str, ...]
     """Canonical names where they are known, else the file's descriptions, else ``band1``, ``band2`` ..."""
+    labels: tuple[str, ...]
+    """The same bands as the files or the user spell them: what a result calls them."""
     descriptions: tuple[str | None, ...]
     """The band descriptions that the files hold."""
     named: bool
@@ -125,6 +127,7 @@ class Scene:
         if self._given is not None and len(self._given) > len(self._layers):
             bands = [band for place, band in enumerate(self._given) if place not in first.alpha]
         self.bands, told_by = band_names(self._layers, given=bands, name=self.name)
+        self.labels = band_labels(self._layers, self.bands, given=bands)
         self.named = told_by is not None
         if repeated := sorted({band for band in self.bands if self.bands.count(band) > 1}):
             raise BandError(f"{self.name} has band {' '.join(repeated)} more than once; name its bands with --bands")
@@ -230,7 +233,7 @@ class Scene:
         if indices not in self._plausible:
             plausibility = self._said(indices)
             # The error or spread of a band may be as small as it likes.
-            measured = [index for index in indices if not canonical_band(self.bands[index].rpartition("_")[0])]
+            measured = [index for index in indices if not canonical_name(self.bands[index].rpartition("_")[0])]
             if measured and plausibility.doubtful:
                 samples = [self._sampled(index) for index in measured]
                 replace(plausibility, bands=tuple(self.bands[index] for index in measured)).require(
@@ -257,7 +260,7 @@ class Scene:
         """
         indices = []
         for name in names:
-            wanted = name if name in self.bands else canonical_band(name)
+            wanted = name if name in self.bands else canonical_name(name)
             if wanted not in self.bands:
                 remedy = "" if self.named else "; nothing names its bands, so give --bands"
                 raise BandError(
@@ -316,6 +319,12 @@ class Scene:
         Arguments are those of :meth:`read`.
         """
         return self._mask(self._indices(bands), self._inside(window))
+
+    def may_be_invalid(self, bands: Sequence[str] | None = None) -> bool:
+        """Whether pixels of some bands can be invalid: by nodata, saturation, a mask beside them or one asked for."""
+        radiometry = self._radiometry(self._indices(bands))
+        marked = radiometry.nodata is not None or radiometry.saturated is not None
+        return marked or self.read_mask((slice(0, 1), slice(0, 1)), bands) is not None
 
     def _mask(self, indices: Sequence[int], window: Window) -> NDArray[np.bool_] | None:
         """What the masks of all files of these bands, and of the scene, leave in."""

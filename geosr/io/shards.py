@@ -13,10 +13,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from io import FileIO
 from itertools import product
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import google_crc32c
 import numpy as np
@@ -26,8 +28,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import LocalStore
 
+from geosr import files
 from geosr.grid import Window, size
-from geosr.io.blocks import store
+from geosr.io.work import make_folder
 
 _MISSING = 2**64 - 1  # offset and length of a chunk that is not stored [1]
 
@@ -99,13 +102,13 @@ class ShardedArray:
 
     def write(
         self, shard: tuple[int, int], chunks: Mapping[tuple[int, int], bytes], *, folder: Path | None = None
-    ) -> None:
-        """Put a shard on disk, as a whole or not at all.
+    ) -> int:
+        """Put a shard on disk, as a whole or not at all; the CRC-32 of its file.
 
         Args:
             shard: Its row and column. The folder of all shards is there.
             chunks: What `encode_chunk` made, by row and column in the shard; those beyond the array's edge are missing.
-            folder: Where the file grows, as for `geosr.io.blocks.store`.
+            folder: Where the file grows, as for `geosr.files.write`.
 
         Raises:
             OSError: It cannot be written.
@@ -118,25 +121,14 @@ class ShardedArray:
             index[place] = offset, len(data)
             offset += len(data)
         path = self.path(shard)
-        path.parent.mkdir(exist_ok=True)  # the array's folder is not made again: it may have moved away, finished
-        store(path, [*chunks.values(), _checked(index.tobytes())], folder=folder)
+        make_folder(path.parent)  # the array's folder is not made again: it may have moved away, finished
+        parts = [*chunks.values(), _checked(index.tobytes())]
+        files.write(path, parts, folder=folder, sync=False)
+        return reduce(lambda crc, part: crc32(part, crc), parts, 0)
 
     def path(self, shard: tuple[int, int]) -> Path:
         """The file of a shard."""
         return Path(self.folder, *map(str, shard))
-
-    def is_whole(self, shard: tuple[int, int]) -> bool:
-        """Whether a shard is on disk, and its index and all chunks are as they were written."""
-        try:
-            with FileIO(self.path(shard)) as file:
-                index, end = self._index(file)
-                stored = index[index[..., 0] != _MISSING]
-                for offset, length in stored.tolist():
-                    file.seek(offset)
-                    _unchecked(file.read(length))
-        except (FileNotFoundError, ValueError):
-            return False
-        return bool(stored.size) and int(stored.sum(axis=1).max()) == end
 
     def _index(self, file: FileIO) -> tuple[NDArray[np.uint64], int]:
         """Offset and length of each chunk of a shard, and where its chunks end."""

@@ -29,6 +29,19 @@ class Said(NamedTuple):
     source: str
 
 
+def said_encoding(scale: float | None, offset: float | None, source: str) -> tuple[Said | None, Said | None]:
+    """Scale and offset that tags or attributes hold, with their source; None twice where they say nothing.
+
+    A scale of 1 with an offset of 0 says nothing: GDAL reports both for a band without tags, and rioxarray writes both
+    into the attributes (or the encoding) of every file that it opens. One without the other stands for the default.
+
+    >>> said_encoding(1.0, 0.0, "tags"), said_encoding(1e-4, None, "tags")[1]
+    ((None, None), Said(value=0.0, source='tags'))
+    """
+    scale, offset = 1.0 if scale is None else scale, 0.0 if offset is None else offset
+    return (None, None) if (scale, offset) == (1.0, 0.0) else (Said(scale, source), Said(offset, source))
+
+
 @dataclass(frozen=True)
 class StoredBand:
     """What a file or store itself says about one of its bands."""

@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
-from urllib.request import Request, urlopen
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geosr.errors import BandError, InputError, RadiometryError, did_you_mean, extra
 from geosr.io.claims import Claims
+from geosr.io.documents import is_web_address, read_json
 from geosr.io.product import DEFAULT_BANDS
 from geosr.io.scene import Scene
-from geosr.sensors import canonical_band, get_sensor
+from geosr.io.stac_fields import (
+    ItemBand,
+    asset_bands,
+    asset_path,
+    asset_resolution,
+    asset_roles,
+    hoisted_bands,
+    is_planetary,
+    mistyped,
+    processing_baseline,
+)
+from geosr.sensors import get_sensor
 
 if TYPE_CHECKING:
     import pystac
 
 _PICTURES = {"thumbnail", "overview", "visual"}  # roles of assets whose values are no measurement
-_LIMIT = 16 * 2**20  # bytes of an item; real ones have some 100 kB
-_TIMEOUT = 30  # seconds
-_PLANETARY = "planetarycomputer.microsoft.com"
-_AZURE = ".blob.core.windows.net"
+_ASSETS = 10_000  # that an item may have; those of scenes have some dozens
+_LISTED = 30  # names that a message lists
 _DARK = -0.02  # reflectance; atmospheric correction goes below it in few pixels of deep shadow or water only
 _OFFSET = 1000  # DN that the offset is, since processing baseline 04.00
 _SHARE = 0.05  # of the pixels of a band that may be darker
-
-
-@dataclass(frozen=True)
-class _Band:
-    """One band of an asset, as the item tells it."""
-
-    name: str | None
-    """Canonical name, else the item's own."""
-    scale: float | None
-    offset: float | None
-    nodata: float | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,8 @@ class ItemScene:
     """Band names in file order."""
     told: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Scale, offset and nodata, as far as the item gives them."""
+    places: tuple[int, ...] | None = None
+    """Positions of the bands in their file that these are of; None: all."""
     applied: bool | None = None
     """Whether Earth Search says that it has added the offset to the files; None where the item says nothing of it."""
     baseline: str | None = None
@@ -83,7 +83,7 @@ def read_item(href: str, item: str | None = None) -> pystac.Item:
         GeosrError: pystac is missing.
     """
     with extra("stac", "a STAC item"):
-        import pystac
+        import pystac  # noqa: F401  (before anything is read)
 
     if item is not None:
         collection, _, name = item.strip("/").rpartition("/")
@@ -93,37 +93,64 @@ def read_item(href: str, item: str | None = None) -> pystac.Item:
                 f"https://earth-search.aws.element84.com/v1, and collection/id; {href} was given"
             )
         href = f"{href.rstrip('/')}/collections/{quote(collection, safe='')}/items/{quote(name, safe='')}"
+    href = re.sub(r"^file:(//)?", "", href, flags=re.IGNORECASE)
     try:
-        found = pystac.read_dict(json.loads(_content(href)), href=_absolute(href))
+        document = read_json(href)
     except OSError as error:
-        hint = "; is there a network?" if "://" in href and not hasattr(error, "code") else ""
-        raise InputError(f"{href} cannot be read ({error}){hint}") from error
-    except (ValueError, KeyError, TypeError, AttributeError, pystac.STACError, pystac.STACTypeError) as error:
-        raise InputError(f"{href} is no STAC item ({type(error).__name__}: {error})") from error
-    if not isinstance(found, pystac.Item):
+        online = is_web_address(href) and not hasattr(error, "code") and not isinstance(error, TimeoutError)
+        hint = "; is there a network?" if online else ""
+        raise InputError(f"{href} cannot be read ({error.strerror or error}){hint}") from error
+    except ValueError as error:
+        raise InputError(f"{href} is no STAC item ({error})") from error
+    return _parsed(document, href if is_web_address(href) else os.path.abspath(href))
+
+
+def _parsed(document: Any, href: str) -> pystac.Item:
+    """A JSON document as an item, with its parts checked by type; no link of it is followed."""
+    import pystac
+
+    kind = document.get("type") if isinstance(document, dict) else type(document).__name__
+    if kind in ("Catalog", "Collection") or (isinstance(document, dict) and "description" in document and not kind):
         raise InputError(
-            f"{href} is a STAC {type(found).__name__.lower()}, not an item; name its items, or search it; of an API, "
+            f"{href} is a STAC {str(kind or 'catalog').lower()}, not an item; name its items, or search it; of an API, "
             "give --item collection/id"
         )
-    return found
+    if kind != "Feature":
+        several = "; it is a list of features: give one of them" if kind == "FeatureCollection" else ""
+        raise InputError(f"{href} is no STAC item (its type is {kind!r}, not 'Feature'){several}")
+    for name, value, wanted, needed in _parts(document):
+        if not isinstance(value, wanted):
+            raise mistyped(document.get("id", href), name, value, needed)
+    if len(document["assets"]) > _ASSETS:
+        raise InputError(
+            f"{href}: the STAC item has {len(document['assets'])} assets, and at most {_ASSETS} are read; leave those "
+            "in it that hold the wanted bands"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an extension of an old version is no matter of the user's
+            # Not pystac.read_dict: of an item of an old version it fetches the collection that a link names.
+            return pystac.Item.from_dict(document, href=href, preserve_dict=False)
+    except Exception as error:  # pystac passes on whatever a value of a wrong type raises
+        raise InputError(f"{href} is no STAC item ({type(error).__name__}: {error})") from error
 
 
-def _absolute(href: str) -> str:
-    return href if "://" in href else os.path.abspath(href)
-
-
-def _content(href: str) -> bytes:
-    """The file at a path or an address."""
-    if re.match(r"https?://", href):
-        request = Request(href, headers={"Accept": "application/geo+json, application/json", "User-Agent": "geosr"})
-        with urlopen(request, timeout=_TIMEOUT) as answer:
-            content = answer.read(_LIMIT + 1)
-    else:
-        with open(href, "rb") as file:
-            content = file.read(_LIMIT + 1)
-    if len(content) > _LIMIT:
-        raise ValueError(f"more than {_LIMIT >> 20} MiB")
-    return bytes(content)
+def _parts(document: Mapping[str, Any]) -> Iterator[tuple[str, Any, type, str]]:
+    """The parts of an item by name: value, the type that the specification gives it, and that type in words."""
+    assets: Any = document.get("assets")
+    links: Any = document.get("links", [])
+    yield "id", document.get("id"), str, "a text"
+    yield "collection", document.get("collection") or "", str, "a text"
+    yield "properties", document.get("properties"), dict, "an object"
+    yield "assets", assets, dict, "an object"
+    yield "links", links, list, "a list of objects"
+    for key, asset in assets.items():  # whoever asks for more has checked that it is an object
+        yield f"assets.{key}", asset, dict, "an object"
+        yield f"assets.{key}.href", asset.get("href"), str, "a path or an address"
+    for number, link in enumerate(links):
+        yield f"links[{number}]", link, dict, "an object"
+        yield f"links[{number}].rel", link.get("rel"), str, "a text"
+        yield f"links[{number}].href", link.get("href"), str, "a path or an address"
 
 
 def item_scene(item: pystac.Item, bands: Sequence[str] | None = None, *, resolution: int | None = None) -> ItemScene:
@@ -146,43 +173,67 @@ def item_scene(item: pystac.Item, bands: Sequence[str] | None = None, *, resolut
         STAC electro-optical extension 1.1 and 2.0, raster extension 1.1 and 2.0.
         [1] https://planetarycomputer.microsoft.com/dataset/sentinel-2-l2a#Baseline-Change
     """
+    hoisted = {band["name"]: band for band in hoisted_bands(item) if band.get("name")}
     held = {
-        key: told
-        for key, asset in item.assets.items()
-        if not _PICTURES & set(asset.roles or ())
-        and (told := _bands(key, asset))
-        and (resolution is None or _resolution(asset) == resolution)
+        key: known
+        for key in item.assets
+        if not _PICTURES & asset_roles(item, key)
+        and (known := asset_bands(item, key, hoisted))
+        and (resolution is None or asset_resolution(item, key) == resolution)
     }
-    if bands is None:
-        there = {one.name for told in held.values() for one in told}
-        order = get_sensor("sentinel-2-l2a").band_names
-        bands = DEFAULT_BANDS if resolution in (None, 10) else tuple(band for band in order if band in there)
-    chosen, names, said = _choose(item, held, bands)
-    time = item.datetime or item.common_metadata.start_datetime
-    end = item.datetime or item.common_metadata.end_datetime
-    classes = next((asset for key, asset in item.assets.items() if key.lower() in ("scl", "scl_20m")), None)
+    chosen, names, known = _choose(item, held, _default_bands(held, resolution) if bands is None else bands)
     properties = item.properties
-    words = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
-    baselines = (re.fullmatch(r"\d\d\.\d\d", str(properties.get(word, ""))) for word in words)
-    applied = (properties.get(f"{word}:boa_offset_applied") for word in ("earthsearch", "sentinel"))
-    baseline = next((match[0] for match in baselines if match), None)
-    facts = _told(item, said)
-    if not facts and baseline and _is_planetary(item) and item.collection_id == "sentinel-2-l2a":
+    classes = next((key for key in item.assets if key.lower() in ("scl", "scl_20m")), None)
+    baseline = processing_baseline(item)
+    facts = _shared(item, known)
+    if not facts and baseline and is_planetary(item) and item.collection_id == "sentinel-2-l2a":
         encoding = get_sensor("sentinel-2-l2a").radiometry(baseline)
         facts = {"scale": encoding.scale, "offset": encoding.offset, "nodata": float(encoding.nodata or 0)}
     return ItemScene(
         name=item.id,
-        files=tuple(_href(item, asset) for asset in chosen),
+        files=tuple(asset_path(item, key) for key in chosen),
         names=names,
         told=MappingProxyType(facts),
-        applied=next((bool(value) for value in applied if value is not None), None),
+        places=_places(held[chosen[0]], known[0]) if len(chosen) == 1 and known else None,
+        applied=_applied(item),
         baseline=baseline,
-        classes=_href(item, classes) if classes else None,
-        start=time,
-        end=end,
+        classes=asset_path(item, classes) if classes else None,
+        start=item.datetime or _time(item, "start_datetime"),
+        end=item.datetime or _time(item, "end_datetime"),
         origin=" ".join(filter(None, (item.collection_id, item.id))),
-        licence=properties.get("license") or "unknown",
+        licence=str(properties.get("license") or "unknown"),
     )
+
+
+def _default_bands(held: Mapping[str, Sequence[ItemBand]], resolution: int | None) -> tuple[str, ...]:
+    """The bands to open where nobody names any: those of 10 m, else all that the item names, in the sensor's order."""
+    there = dict.fromkeys(band.name for known in held.values() for band in known if band.name)
+    if resolution in (None, 10) and (not there or there.keys() >= set(DEFAULT_BANDS)):
+        return DEFAULT_BANDS
+    canonical = tuple(band for band in get_sensor("sentinel-2-l2a").band_names if band in there)
+    return canonical or tuple(there)
+
+
+def _applied(item: pystac.Item) -> bool | None:
+    """Whether an item says that the offset was applied."""
+    for catalogue in ("earthsearch", "sentinel"):
+        field = f"{catalogue}:boa_offset_applied"
+        value = item.properties.get(field)
+        if value is not None and not isinstance(value, bool):
+            raise mistyped(item.id, f"properties.{field}", value, "true or false")
+        if value is not None:
+            return value
+    return None
+
+
+def _time(item: pystac.Item, field: str) -> datetime | None:
+    from pystac.utils import str_to_datetime
+
+    value = item.properties.get(field)
+    try:
+        return None if value is None else str_to_datetime(value)
+    except Exception:  # dateutil passes on whatever a value of a wrong type raises
+        raise mistyped(item.id, f"properties.{field}", value, "a time in ISO 8601") from None
 
 
 def item_claims(found: ItemScene, user: Claims, *, decides: bool = False) -> Claims:
@@ -209,6 +260,8 @@ def item_claims(found: ItemScene, user: Claims, *, decides: bool = False) -> Cla
         del told["offset"]
     if decides and user.offset is not None:
         told.pop("offset", None)
+    if user.nodata is not None and math.isnan(told.get("nodata", 0)):  # invalid in a float, and nothing in an integer
+        del told["nodata"]
     for fact, value in told.items():
         claim = getattr(user, fact)
         if claim is not None and not _same(claim, value):
@@ -216,7 +269,7 @@ def item_claims(found: ItemScene, user: Claims, *, decides: bool = False) -> Cla
                 f"STAC item {found.name} has {fact} {value:g} and --{fact} says {claim:g}; drop the flag"
             )
     said = tuple((fact, f"STAC item {found.name}") for fact in told)
-    return replace(user, **told, sources=said)  # type: ignore[arg-type]
+    return replace(user, **told, sources=said, places=found.places)  # type: ignore[arg-type]
 
 
 def require_offset(found: ItemScene, user: Claims, scene: Scene) -> None:
@@ -291,81 +344,51 @@ def _same(claim: float, value: float) -> bool:
 
 
 def _choose(
-    item: pystac.Item, held: Mapping[str, Sequence[_Band]], bands: Sequence[str]
-) -> tuple[list[pystac.Asset], tuple[str, ...], list[_Band]]:
-    """The assets to open, the names of their bands in file order, and what the item says of the wanted ones."""
-    for key, told in held.items():  # one file with all of them is read in one go
-        names = [band.name for band in told]
-        if len(told) > 1 and all(band in names for band in bands):
+    item: pystac.Item, held: Mapping[str, Sequence[ItemBand]], bands: Sequence[str]
+) -> tuple[list[str], tuple[str, ...], list[ItemBand]]:
+    """The keys of the assets to open, the names of their bands in file order, and the wanted bands."""
+    for key, known in held.items():  # one file with all of them is read in one go
+        names = [band.name for band in known]
+        if len(known) > 1 and all(band in names for band in bands):
             filled = tuple(name or f"band{number}" for number, name in enumerate(names, start=1))
-            return [item.assets[key]], filled, [told[names.index(band)] for band in bands]
-    assets, said = [], []
+            return [key], filled, [known[names.index(band)] for band in bands]
+    alone: dict[str | None, list[str]] = {}
+    for key, known in held.items():
+        if len(known) == 1:
+            alone.setdefault(known[0].name, []).append(key)
     for band in bands:
-        keys = [key for key, told in held.items() if len(told) == 1 and told[0].name == band]
-        if not keys:
-            known = sorted({one.name for told in held.values() for one in told if one.name})
+        if band not in alone:
+            there = sorted({one.name for known in held.values() for one in known if one.name})
+            listed = " ".join(there[:_LISTED]) + (" ..." if len(there) > _LISTED else "")
             raise BandError(
-                f"STAC item {item.id} has no asset with band {band!r} ({' '.join(known) or 'no asset names its bands'})"
-                + did_you_mean(band, known)
+                f"STAC item {item.id} has no asset with band {band!r} ({listed or 'no asset names its bands'})"
+                + did_you_mean(band, there[:1000])
             )
-        # An item may offer one band several times: at several resolutions, and as JPEG 2000 beside the COG.
-        best = min(keys, key=lambda key: (_resolution(item.assets[key]), "tif" not in item.assets[key].href, key))
-        assets.append(item.assets[best])
-        said.append(held[best][0])
-    return assets, tuple(bands), said
+    # An item may offer one band several times: at several resolutions, and as JPEG 2000 beside the COG.
+    chosen = [
+        min(alone[band], key=lambda key: (asset_resolution(item, key), "tif" not in item.assets[key].href, key))
+        for band in bands
+    ]
+    return chosen, tuple(bands), [held[key][0] for key in chosen]
 
 
-def _bands(key: str, asset: pystac.Asset) -> list[_Band]:
-    """What an item says of the bands of an asset."""
-    fields = asset.extra_fields
-    together: list[dict[str, Any]] = fields.get("bands") or []
-    colours: list[dict[str, Any]] = fields.get("eo:bands") or together
-    numbers: list[dict[str, Any]] = fields.get("raster:bands") or together
-    count = max(len(colours), len(numbers), 1)
-    told = []
-    for index in range(count):
-        colour = colours[index] if index < len(colours) else {}
-        number = fields | (numbers[index] if index < len(numbers) else {})
-        spelt = [colour.get("name"), colour.get("eo:common_name"), colour.get("common_name")]
-        if count == 1:
-            spelt.append(key.split("_")[0])  # B02_10m
-        known = filter(None, (canonical_band(name) for name in spelt if name))
-        name = next(known, None) or spelt[0]
-        values = (number.get(f"raster:{fact}", number.get(fact)) for fact in ("scale", "offset", "nodata"))
-        told.append(_Band(name, *(None if value is None else float(value) for value in values)))
-    return told if any(band.name for band in told) else []
+def _places(bands: Sequence[ItemBand], like: ItemBand) -> tuple[int, ...] | None:
+    """The positions of the bands of a file that are encoded like one of them; None where all are."""
+    facts = [str((band.scale, band.offset, band.nodata)) for band in bands]
+    places = tuple(place for place, fact in enumerate(facts) if fact == str((like.scale, like.offset, like.nodata)))
+    return None if len(places) == len(bands) else places
 
 
-def _resolution(asset: pystac.Asset) -> float:
-    """Size of an asset's pixels in metres, as far as the item tells it."""
-    fields = asset.extra_fields
-    inside = next(iter(fields.get("raster:bands") or fields.get("bands") or [{}]))
-    places = (fields.get("gsd"), fields.get("raster:spatial_resolution"), inside.get("spatial_resolution"))
-    return float(next((value for value in places if value is not None), math.inf))
-
-
-def _told(item: pystac.Item, said: Sequence[_Band]) -> dict[str, float]:
+def _shared(item: pystac.Item, bands: Sequence[ItemBand]) -> dict[str, float]:
     """Scale, offset and nodata that an item gives all of these bands."""
-    told: dict[str, float] = {}
+    shared: dict[str, float] = {}
     for fact in ("scale", "offset", "nodata"):
-        values = {getattr(band, fact) for band in said}
-        if len(values) > 1:
-            raise RadiometryError(f"STAC item {item.id} gives its bands different {fact} ({values}); choose others")
-        if (value := values.pop()) is not None:
-            told[fact] = value
-    return told
-
-
-def _is_planetary(item: pystac.Item) -> bool:
-    """Whether an item comes from the Planetary Computer."""
-    hrefs = (link.get_href(transform_href=False) for link in item.links)
-    return any(urlsplit(href).hostname == _PLANETARY for href in hrefs if href)
-
-
-def _href(item: pystac.Item, asset: pystac.Asset) -> str:
-    """Where an asset lies, as GDAL opens it."""
-    href = (asset.get_absolute_href() or asset.href).removeprefix("file://")
-    if (urlsplit(href).hostname or "").endswith(_AZURE) and _is_planetary(item):
-        # The path stays the same from run to run, which a signature in it would not.
-        return f"/vsicurl?pc_url_signing=yes&pc_collection={item.collection_id}&url={href}"
-    return href
+        values = [getattr(band, fact) for band in bands]
+        distinct = dict.fromkeys("nan" if value != value else value for value in values)  # NaN equals no NaN
+        if len(distinct) > 1:
+            raise RadiometryError(
+                f"STAC item {item.id} gives its bands different {fact} ({', '.join(map(str, distinct))}); choose others"
+            )
+        if values[0] is not None:
+            shared[fact] = values[0]
+    return shared

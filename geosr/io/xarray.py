@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,11 +13,14 @@ from odc.geo.geobox import GeoBox
 
 from geosr.errors import BandError, GridError, RadiometryError, UsageError, did_you_mean
 from geosr.io.claims import Claims, shared_encoding
+from geosr.io.plausibility import Plausibility
+from geosr.io.source import StoredBand
+from geosr.io.xarray_bands import band_dim, band_name, place_in_lists
 from geosr.io.xarray_grid import attributes, coordinates, geobox_of, spatial_dims, unchunked
-from geosr.io.xarray_units import ENCODING_WORDS, SCALING, Units, stored_band, units_of
-from geosr.sensors import canonical_band
+from geosr.io.xarray_units import ENCODING_WORDS, SCALING, State, Units, decoded_units, stored_band, units_of
+from geosr.sensors import canonical_band, canonical_name
 
-_BAND_DIMS = ("band", "bands")
+_SAMPLE_SIDE = 512  # pixels along each side of a sample of an image in memory
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,26 @@ class Cube:
             BandError: It has no such band.
             GridError: They do not lie on one grid.
         """
+        chosen = self._subset(self.places(names))
+        chosen._require_one_grid()
+        return chosen
+
+    def places(self, names: Sequence[str]) -> list[int]:
+        """Where in `bands` the named ones are; aliases such as ``red`` or ``B4`` work.
+
+        Raises:
+            BandError: It has no such band.
+        """
         places = []
         for name in names:
-            wanted = name if name in self.bands else canonical_band(name)
+            wanted = name if name in self.bands else canonical_name(name)
             if wanted not in self.bands:
                 raise BandError(
                     f"band {name!r} is not in {self.name} ({' '.join(self.bands)})"
                     + (did_you_mean(name, self.bands) or ("" if self.named else f"; name its bands: {self.naming}"))
                 )
             places.append(self.bands.index(wanted))
-        chosen = self._subset(places)
-        chosen._require_one_grid()
-        return chosen
+        return places
 
     def _subset(self, places: Sequence[int]) -> Cube:
         bands = tuple(self.bands[place] for place in places)
@@ -86,7 +96,7 @@ class Cube:
         grids: dict[tuple[Any, ...], list[str]] = {}
         for band, layer in zip(self.bands, self.layers, strict=True):
             array = self.array(layer)
-            rest = set(array.dims) - {_band_dim(array)}
+            rest = set(array.dims) - {band_dim(array)}
             grids.setdefault(tuple(sorted((str(dim), array.sizes[dim]) for dim in rest)), []).append(band)
         if len(grids) > 1:
             told = "; ".join(
@@ -136,7 +146,10 @@ class Cube:
         Raises:
             RadiometryError: Neither the object nor the user says it, or the bands differ.
         """
-        told = [stored_band(self.array(layer), layer.index) for layer in self.layers]
+        told = [self._stored_band(layer) for layer in self.layers]
+        if self.claims.scale == 1 and all(state == "raw" and band.dtype.startswith("float") for band, state in told):
+            # Floats may be reflectance beside attributes that arithmetic has kept; the values are checked.
+            told = [(replace(band, scale=None, offset=None), state) for band, state in told]
         known = [self.claims.explain(band, name=self.name) for band, _ in told]
         states = {state for _, state in told}
         dtypes = {band.dtype for band in known}
@@ -145,29 +158,60 @@ class Cube:
                 f"bands of {self.name} are stored differently ({' '.join(sorted(states | dtypes))}); open them alike"
             )
         (state,), (dtype,) = states, dtypes
-        values = shared_encoding(known, name=self.name)
-        floats = np.dtype(self.dtype).kind == "f"
-        if values["scale"] is None and not (floats and np.dtype(dtype).kind == "f"):
-            raise RadiometryError(self.claims.silence(self.name, self.dtype, "values", nodata=known[0].nodata))
         said = {
             fact: one.source if (one := getattr(known[0], fact)) else "nothing"
             for fact in ("scale", "offset", "nodata")
         }
+        encodings = {str((band.scale, band.offset, band.nodata)) for band in known}
+        if state == "decoded" and len(encodings) > 1 and not any(band.saturated for band in known):
+            return decoded_units(self.dtype, said)
+        values = shared_encoding(known, name=self.name, names=self.bands)
+        floats = np.dtype(self.dtype).kind == "f"
+        if values["scale"] is None and not (floats and np.dtype(dtype).kind == "f"):
+            raise RadiometryError(self.claims.silence(self.name, self.dtype, "values", nodata=known[0].nodata))
         return units_of(values, state, dtype=self.dtype, stored=dtype, said=said)
+
+    @property
+    def plausibility(self) -> Plausibility:
+        """What is asked of the values of the bands; errors as for :attr:`units`."""
+        units = self.units
+        return Plausibility(
+            self.name, units.values, units.said, units.assumed, self.claims.stated, self.bands, self.claims
+        )
+
+    def require_plausible(self) -> None:
+        """Fail where a sample of values in memory cannot be reflectance; lazy ones are checked when they are computed.
+
+        Raises:
+            RadiometryError: They cannot, or what they mean is unknown.
+        """
+        if self.lazy:
+            return
+        steps = {dim: slice(None, None, max(1, self.first.sizes[dim] // _SAMPLE_SIDE)) for dim in self.dims}
+        values, check = replace(self, obj=self.obj.isel(steps)).pixels(), self.plausibility
+        for place in np.ndindex(*values.shape[:-3]):
+            check.require(values[place], check.radiometry.valid(values[place]), step=None)
+
+    def _stored_band(self, layer: _Layer) -> tuple[StoredBand, State]:
+        """What the object says of the encoding of one band."""
+        array = self.array(layer)
+        dim = band_dim(array)
+        place, count = place_in_lists(array, dim, layer.index)
+        return stored_band(array, layer.index, place, count)
 
     def pixels(self) -> Any:
         """The values of the bands, ``(..., band, y, x)``: a numpy array, or a dask array of as yet uncomputed ones."""
         planes: list[Any] = []
         arrays = {layer.variable: self.array(layer) for layer in self.layers}
         shared = next(iter(arrays.values())) if len(arrays) == 1 else None
-        band = None if shared is None else _band_dim(shared)
+        band = None if shared is None else band_dim(shared)
         if shared is not None and band is not None:
             data = shared.transpose(*self.leading, band, *self.dims).data
             places = [layer.index for layer in self.layers]
             return data if places == list(range(data.shape[-3])) else data[..., places, :, :]
         for layer in self.layers:
             array = arrays[layer.variable]
-            band = _band_dim(array)
+            band = band_dim(array)
             plane = array if band is None else array.isel({band: layer.index})
             planes.append(plane.transpose(*self.leading, *self.dims).data)
         if self.lazy:
@@ -179,7 +223,7 @@ class Cube:
     @cached_property
     def leading(self) -> tuple[Hashable, ...]:
         """Dimensions that are neither band nor of pixels, such as time."""
-        return tuple(dim for dim in self.first.dims if dim not in (*self.dims, _band_dim(self.first)))
+        return tuple(dim for dim in self.first.dims if dim not in (*self.dims, band_dim(self.first)))
 
     @property
     def stacked(self) -> bool:
@@ -243,7 +287,7 @@ class Cube:
         words: Mapping[str, Any] | None,
     ) -> xr.DataArray:
         """One array with other pixels."""
-        band = _band_dim(array)
+        band = band_dim(array)
         dims = (*self.leading, *(() if band is None else (band,)), *self.dims)
         if values.ndim > len(dims):
             values = values[..., 0, :, :]
@@ -251,21 +295,22 @@ class Cube:
         placed = coordinates(held, self.dims, geobox)
         if band is not None and len(suffixes) > 1:
             placed = {key: one for key, one in placed.items() if band not in one.dims}
-            labels = (
-                held.coords[band].values
-                if band in held.coords and held.coords[band].dtype.kind in "OUT"
-                else self.bands
-            )
+            spelt = (band_name(array, band, layer.index) for layer in layers)
+            labels = [label or name for label, name in zip(spelt, self.bands, strict=True)]
             placed[band] = (band, [f"{label}{suffix}" for suffix in suffixes for label in labels])
         attrs, encoding = attributes(array.attrs, geobox), unchunked(array.encoding)
         if words is None:
             attrs, encoding = (
                 {key: value for key, value in one.items() if key not in ENCODING_WORDS} for one in (attrs, encoding)
             )
-        elif SCALING & encoding.keys():
-            encoding |= words
-        else:
-            attrs |= words
+        elif words:
+            # Lists for all bands, and the 1 and 0 that rioxarray writes of every file, give way to what holds.
+            attrs, encoding = (
+                {key: value for key, value in one.items() if key not in SCALING} for one in (attrs, encoding)
+            )
+            held = {**attrs, **encoding}
+            packing = encoding if self.units.state == "decoded" else attrs
+            packing |= {key: value for key, value in words.items() if key not in held}
         attrs |= _long_name(array, band, layers, suffixes)
         result = xr.DataArray(values, placed, dims, attrs=attrs)
         result.name, result.encoding = array.name, encoding  # given no name, xarray takes that of the dask array
@@ -302,14 +347,15 @@ def describe(
         )
     layers, found = [], []
     for key, array in arrays.items():
-        dim = _band_dim(array)
+        _require_pixels(array, name)
+        dim = band_dim(array)
         for index in [None] if dim is None else range(array.sizes[dim]):
             layers.append(_Layer(key, index))
-            found.append(_band_name(array, dim, index))
+            found.append(band_name(array, dim, index))
     if bands is not None and len(bands) != len(layers):
         raise BandError(f"bands= names {len(bands)} bands ({' '.join(bands)}) and {name} has {len(layers)}")
     names = tuple(
-        canonical_band(one) or one if one else f"band{place}"
+        canonical_name(one) or one if one else f"band{place}"
         for place, one in enumerate(found if bands is None else bands, start=1)
     )
     if repeated := sorted({band for band in names if names.count(band) > 1}):
@@ -318,48 +364,21 @@ def describe(
     return Cube(obj, name, names, named, tuple(layers), claims or Claims(form="argument"))
 
 
-def _band_dim(array: xr.DataArray) -> Hashable | None:
-    """The dimension of bands: by its name, or because its coordinate names some."""
-    spatial = spatial_dims(array.dims) or ()
-    others = [dim for dim in array.dims if dim not in spatial]
-    for dim in others:
-        if str(dim).lower() in _BAND_DIMS:
-            return dim
-    named = (dim for dim in others if dim in array.coords and array.coords[dim].dtype.kind in "OUT")
-    return next((dim for dim in named if any(canonical_band(str(one)) for one in array.coords[dim].values)), None)
-
-
-def _band_name(array: xr.DataArray, dim: Hashable | None, index: int | None) -> str | None:
-    """What the object calls a band; None where it only counts.
-
-    Numbers stay with their bands when bands are left out or reordered; a list of names does not.
-    """
-    listed = array.attrs.get("long_name")
-    if isinstance(listed, np.ndarray):
-        listed = listed.tolist()
-    several = isinstance(listed, list | tuple)
-    if dim is None:
-        coord = next(
-            (array.coords[key] for key in _BAND_DIMS if key in array.coords and not array.coords[key].ndim), None
-        )
-        value = None if coord is None else coord.item()
-    else:
-        value = array.coords[dim].values[index] if dim in array.coords else None
-    if isinstance(value, str):
-        return _name(value)
-    if several and value is not None and float(value).is_integer() and 1 <= value <= len(listed):
-        return _name(str(listed[int(value) - 1]))
-    if several and dim is not None and value is None and len(listed) == array.sizes[dim]:
-        return _name(str(listed[index]))  # type: ignore[index]
-    if dim is not None:
-        return None
-    told = [listed] if isinstance(listed, str) and canonical_band(listed) else []
-    return next(filter(None, map(_name, [*told, *([] if array.name is None else [str(array.name)])])), None)
-
-
-def _name(text: str) -> str | None:
-    """A band's name, unless it only counts: rioxarray's third variable is ``band_3``, whatever it holds."""
-    return None if re.fullmatch(r"[Bb]and[ _]?\d+", text) else text
+def _require_pixels(array: xr.DataArray, name: str) -> None:
+    """Fail where a selection has left no pixel, date or band."""
+    empty = [str(dim) for dim in array.dims if not array.sizes[dim]]
+    if not empty:
+        return
+    spatial = spatial_dims(array.dims) or ("", "")
+    hint = ""
+    if spatial[0] in empty:
+        row = spatial[0]
+        hint = f": {row} mostly descends from north to south, so slice from the higher to the lower value, "
+        hint += f".sel({row}=slice(north, south)), or the other way where it ascends"
+    elif spatial[1] in empty:
+        hint = f": slice from the lower to the higher value, .sel({spatial[1]}=slice(west, east))"
+    sizes = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
+    raise GridError(f"{name} is empty ({sizes}): no pixel was selected along {' and '.join(empty)}{hint}")
 
 
 def _long_name(
@@ -371,7 +390,7 @@ def _long_name(
         return {"long_name": f"{held}{suffixes[0]}"}
     if band is None or not isinstance(held, list | tuple | np.ndarray):
         return {}
-    names = [_band_name(array, band, layer.index) for layer in layers]
+    names = [band_name(array, band, layer.index) for layer in layers]
     if len(suffixes) == 1 and (band in array.coords or not all(names)):
         return {}  # numbers of bands point into the list as it is
     return {"long_name": [f"{name}{suffix}" for suffix in suffixes for name in names]}

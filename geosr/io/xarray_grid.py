@@ -58,7 +58,7 @@ def geobox_of(array: xr.DataArray, dims: tuple[str, str], *, name: str) -> GeoBo
     shape = (array.sizes[dims[0]], array.sizes[dims[1]])
     if mapping is not None and "gcps" in mapping.attrs:
         raise GridError(f"{name} is placed by ground control points; warp it to a grid first, with .odc.reproject()")
-    stored, corners = _stored_transform(array, mapping)
+    stored, corners = _stored_transform(array, mapping, name)
     axes = [array.coords[dim] for dim in dims if dim in array.coords and array.coords[dim].dtype.kind in "iuf"]
     if len(axes) == 2:
         transform = _from_axes([np.asarray(axis, np.float64) for axis in axes], stored, corners=corners, name=name)
@@ -72,19 +72,21 @@ def geobox_of(array: xr.DataArray, dims: tuple[str, str], *, name: str) -> GeoBo
     return GeoBox(shape, transform, _crs(array, mapping, dims, name=name))
 
 
-def _stored_transform(array: xr.DataArray, mapping: xr.DataArray | None) -> tuple[Affine | None, bool]:
+def _stored_transform(array: xr.DataArray, mapping: xr.DataArray | None, name: str) -> tuple[Affine | None, bool]:
     """The transform in the attributes, and whether coordinates beside it may be pixel corners."""
     if mapping is not None and "GeoTransform" in mapping.attrs:
         values = mapping.attrs["GeoTransform"]
-        return Affine.from_gdal(*map(float, values.split() if isinstance(values, str) else values)), False
+        return cf.as_transform(values, "GeoTransform", name), False
     held = array.attrs.get("transform")
-    if held is None or np.size(held) not in (6, 9):
+    if not isinstance(held, list | tuple | np.ndarray | Affine) or len(held) not in (6, 9):
         return None, False
-    return Affine(*(float(value) for value in tuple(held)[:6])), True
+    return cf.as_transform(held, "transform", name), True
 
 
 def _from_axes(axes: list[NDArray[np.float64]], stored: Affine | None, *, corners: bool, name: str) -> Affine:
     """The transform of rows and columns with these coordinates."""
+    for centres in axes:
+        cf.require_finite(centres, name)
     if stored is not None and (stored.b or stored.d):  # rotated: the coordinates count pixels
         return stored * Affine.translation(axes[1][0] - 0.5, axes[0][0] - 0.5)
     kept = (None, None) if stored is None else ((stored.f, stored.e), (stored.c, stored.a))
@@ -109,6 +111,11 @@ def _axis(
             expected = origin + step * (first + centre + np.arange(len(values)))
             if np.abs(values - expected).max() < _NEAR * abs(step):
                 return origin + step * first, step
+    if len(values) == 1:
+        raise GridError(
+            f"{name} has a single row or column, whose coordinate {values[0]:.10g} lies between the pixels of its "
+            "GeoTransform; write the one that it lies on with rio"
+        )
     return cf.regular(values, name)
 
 
@@ -117,11 +124,15 @@ def _crs(array: xr.DataArray, mapping: xr.DataArray | None, dims: tuple[str, str
     held = [] if mapping is None else [mapping.attrs.get("spatial_ref"), mapping.attrs.get("crs_wkt")]
     held += [array.attrs.get("crs"), *(array.coords[dim].attrs.get("crs") for dim in dims if dim in array.coords)]
     held += [array.coords[key].item() for key in ("proj:code", "proj:epsg", "epsg") if _scalar(array, key)]
-    value = next((value for value in held if value), None)
+    value = next((value for value in held if value is not None and not _is_empty(value)), None)
     try:
         return None if value is None else CRS(value)
-    except CRSError as error:
+    except (CRSError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise GridError(f"{name} has a CRS that cannot be understood: {value!r}") from error
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, str | int) and not value
 
 
 def _scalar(array: xr.DataArray, key: str) -> bool:
@@ -151,7 +162,7 @@ def coordinates(array: xr.DataArray, dims: tuple[str, str], geobox: GeoBox) -> d
 
 def attributes(attrs: Mapping[Any, Any], geobox: GeoBox) -> dict[Any, Any]:
     """Attributes of an array or a Dataset, of which those that say where pixels lie say it of another grid."""
-    held = {key: value for key, value in attrs.items() if key not in ("spec", "geosr:complete", "resolution_xy")}
+    held = {key: value for key, value in attrs.items() if key not in ("spec", cf.COMPLETE, "resolution_xy")}
     if (size := np.size(held.get("transform", 0))) in (6, 9):
         held["transform"] = geobox.affine if isinstance(attrs["transform"], Affine) else tuple(geobox.affine)[:size]
     if isinstance(held.get("resolution"), int | float):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -12,13 +13,14 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.xr import xr_coords
 
-from geosr.errors import UsageError, extra
+from geosr.errors import GridError, UsageError, extra
 from geosr.grid import Window
 from geosr.io.scene import Scene
 from geosr.radiometry import Radiometry
 
 _Fill = tuple[float | None, bool]
 """What pixels of a band hold that a mask leaves out, and whether it was a measurement until now."""
+_MANY_CHUNKS, _MOST_CHUNKS = 2**16, 2**20  # of which dask makes a graph in seconds, and in a minute or two
 _CHUNK = 1024  # pixels along one side: a few tiles of a network, and megabytes, not gigabytes, to hold
 
 
@@ -34,15 +36,18 @@ def scene_to_xarray(scene: Scene, *, chunks: int | Literal["auto"] | None = "aut
 
     Raises:
         RadiometryError: Nothing says what the digital numbers mean.
-        UsageError: The chunks are no number of pixels.
+        UsageError: The chunks are no number of pixels, or too many.
+        GridError: The CRS lacks parameters of its projection.
     """
-    side = _CHUNK if chunks == "auto" else chunks
-    if side is not None and (not isinstance(side, int) or side < 1):
+    side = _side(scene.geobox.shape) if chunks == "auto" else chunks
+    if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
         raise UsageError(f"chunks={chunks!r} is not allowed; give the side of a chunk in pixels, 'auto' or None")
+    if side is not None and (count := _count(scene.geobox.shape, side)) > _MOST_CHUNKS:
+        raise UsageError(f"chunks={chunks!r} cuts {scene.name} into {count:,} chunks; give a larger side or 'auto'")
     corner = (slice(0, 1), slice(0, 1))
     # Bands of one file are decoded together; of files of their own, one by one.
     groups = [(band,) for band in scene.bands] if len(scene.paths) == len(scene.bands) else [scene.bands]
-    placed = xr_coords(scene.geobox, always_yx=True)
+    placed = _coordinates(scene)
     dims = ("y", "x")
     variables: dict[str, xr.DataArray] = {}
     for group in groups:
@@ -60,6 +65,29 @@ def scene_to_xarray(scene: Scene, *, chunks: int | Literal["auto"] | None = "aut
             variable.encoding["grid_mapping"] = "spatial_ref"
             variables[band] = variable
     return xr.Dataset(variables)
+
+
+def _coordinates(scene: Scene) -> Any:
+    """The coordinates of the scene's pixels, and its CRS beside them."""
+    try:
+        return xr_coords(scene.geobox, always_yx=True)
+    except (KeyError, ValueError, RuntimeError) as error:  # of pyproj, where a projection lacks a parameter
+        raise GridError(
+            f"{scene.name} has a CRS that CF has no words for ({error} is missing or wrong); correct it"
+        ) from error
+
+
+def _side(shape: tuple[int, int]) -> int:
+    """The side of a chunk, pixels: larger where a graph of so many chunks would take minutes to make."""
+    side = _CHUNK
+    while _count(shape, side) > _MANY_CHUNKS:
+        side *= 2
+    return side
+
+
+def _count(shape: tuple[int, int], side: int) -> int:
+    """The number of chunks of an image."""
+    return math.prod(-(-length // side) for length in shape)
 
 
 def _or_default(nodata: float | None, dtype: str) -> float:

@@ -10,10 +10,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from geosr.errors import UsageError
-from geosr.io.claims import require_reflectance
+from geosr.io.plausibility import Plausibility
 from geosr.io.xarray import Cube
 from geosr.io.xarray_grid import coordinates
-from geosr.radiometry import Radiometry
 from geosr.sensors import shown_bands
 
 _SAMPLE_SIDE = 512  # pixels along the longer side of what percentiles are taken of
@@ -72,21 +71,17 @@ def _percentiles(cube: Cube, pixels: Any) -> tuple[float, float]:
 
 def reflectance_values(cube: Cube, pixels: Any) -> Any:
     """Reflectance of values (..., band, y, x)."""
-    units = cube.units
-    assumed = cube.name if units.assumed else None
+    check = cube.plausibility
     if isinstance(pixels, np.ndarray):
-        return _decoded(pixels, units.values, assumed)
+        return _decoded(pixels, check)
     whole = pixels.rechunk({pixels.ndim - 3: -1})
-    return whole.map_blocks(
-        _decoded, units.values, assumed, dtype=np.float32, meta=np.empty((0,) * pixels.ndim, np.float32)
-    )
+    return whole.map_blocks(_decoded, check, dtype=np.float32, meta=np.empty((0,) * pixels.ndim, np.float32))
 
 
-def _decoded(values: NDArray[Any], radiometry: Radiometry, assumed: str | None) -> NDArray[np.float32]:
+def _decoded(values: NDArray[Any], check: Plausibility) -> NDArray[np.float32]:
     reflectance = np.empty(values.shape, np.float32)
     for place in np.ndindex(*values.shape[:-3]):
-        valid = radiometry.valid(values[place])
-        if assumed is not None:
-            require_reflectance(values[place][:, valid], assumed)
-        reflectance[place] = radiometry.to_reflectance(values[place], valid=valid)
+        valid = check.radiometry.valid(values[place])
+        check.require(values[place], valid, step=None)
+        reflectance[place] = check.radiometry.to_reflectance(values[place], valid=valid)
     return reflectance

@@ -23,14 +23,14 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.io import MemoryFile
 from zarr.codecs import ZstdCodec
-from zarr.errors import BaseZarrError
 from zarr.storage import LocalStore
 
-from geosr.errors import GridError, InputError, OutputError, UsageError
+from geosr.errors import GeosrError, GridError, InputError, OutputError, UsageError
 from geosr.grid import Window, size
 from geosr.io import cf
 from geosr.io.shards import ShardedArray, compression
 from geosr.io.source import StoredBand, unreadable, zarr_store
+from geosr.io.zarr_damage import METADATA, damaged, reason, require_sizes
 from geosr.radiometry import Radiometry
 
 REFLECTANCE = "reflectance"
@@ -38,8 +38,8 @@ REFLECTANCE = "reflectance"
 
 _EOPF_10M = "measurements/reflectance/r10m"  # Sentinel-2 Level-1C and Level-2A products of the EOPF
 _SPATIAL = {("y", "x"), ("lat", "lon"), ("latitude", "longitude"), ("northing", "easting")}
-_COMPLETE = "geosr:complete"  # every chunk is stored: one that is missing is damage, not an empty part of the scene
 _LISTED = 12  # rasters that an error names
+_BLOCKS = 16  # along each side of an image that is made of blocks from all over a large array
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def create_zarr(
             compressors=ZstdCodec(level=1, checksum=True) if shard == chunk else compression(radiometry.dtype),
             fill_value=0 if radiometry.nodata is None else radiometry.nodata,
             dimension_names=("band", "y", "x"),
-            attributes={**cf.encoding_attributes(radiometry), "long_name": list(bands), _COMPLETE: True},
+            attributes={**cf.encoding_attributes(radiometry), "long_name": list(bands), cf.COMPLETE: True},
             config={"write_empty_chunks": True},
         )
         cf.write_grid(group, geobox)
@@ -173,6 +173,16 @@ class ZarrGroup:
 
     def __init__(self, path: str) -> None:
         self.path = path = path.rstrip("/")
+        root, _ = zarr_store(path) or (path, "")
+        try:
+            self._inspect(path)
+        except GeosrError:
+            raise
+        except Exception as error:  # whatever zarr, its codecs and its metadata make of damage
+            raise damaged(root, error) from error
+
+    def _inspect(self, path: str) -> None:
+        """Collect every fact without reading a pixel."""
         root, inside = zarr_store(path) or (path, "")
         top = _open_store(root)
         node, band = _node(top, inside, path), None
@@ -188,6 +198,8 @@ class ZarrGroup:
         if len(shapes) != 1:
             told = ", ".join(f"{name} {shape}" for shape, name in shapes.items()) or "none with dimensions y x"
             raise InputError(f"{self.name} has rasters of different shapes, or none ({told}); open one of one shape")
+        for array in arrays.values():
+            require_sizes(array)
         self.geobox = cf.stored_geobox(
             next(iter(arrays.values())), beside, dict(group.attrs), dict(top.attrs), name=self.name
         )
@@ -205,6 +217,8 @@ class ZarrGroup:
     ) -> NDArray[Any]:
         """Digital numbers of some bands; see :class:`geosr.io.source.Source`."""
         step = 1 if shape is None else max(1, min(have // want for have, want in zip(size(window), shape, strict=True)))
+        if shape is not None and step > max(side for pixels in self._arrays for side in pixels.array.chunks[-2:]):
+            return self._scattered(bands, window, shape)
         parts = []
         for pixels, chosen in groupby((self._layers[band] for band in bands), key=itemgetter(0)):
             try:
@@ -216,6 +230,23 @@ class ZarrGroup:
             return dn
         nodata = self.bands[bands[0]].nodata
         return _resample(dn, shape, resampling, nodata and nodata.value)
+
+    def _scattered(self, bands: Sequence[int], window: Window, shape: tuple[int, int]) -> NDArray[Any]:
+        """An image of a shape from small blocks all over a window, where single pixels would each need a chunk."""
+        block = [-(-want // _BLOCKS) for want in shape]
+        starts = [
+            [part.start + (part.stop - part.start - side) * place // _BLOCKS for place in range(-(-want // side))]
+            for part, side, want in zip(window, block, shape, strict=True)
+        ]
+        image = np.empty(
+            (len(bands), *(side * len(along) for side, along in zip(block, starts, strict=True))),
+            self._arrays[0].array.dtype,
+        )
+        for (i, top), (j, left) in product(enumerate(starts[0]), enumerate(starts[1])):
+            rows, columns = slice(top, top + block[0]), slice(left, left + block[1])
+            place = (slice(i * block[0], (i + 1) * block[0]), slice(j * block[1], (j + 1) * block[1]))
+            image[:, *place] = self.read(bands, (rows, columns))
+        return image[:, : shape[0], : shape[1]]
 
     def mask(self, window: Window, *, shape: tuple[int, int] | None = None) -> None:
         """None: invalid pixels are told by their values alone."""
@@ -238,7 +269,7 @@ class _Pixels:
 
     @classmethod
     def of(cls, array: zarr.Array, beside: Mapping[str, zarr.Array]) -> _Pixels:
-        complete = bool(array.attrs.get(_COMPLETE))
+        complete = bool(array.attrs.get(cf.COMPLETE))
         shards = ShardedArray.of(array) if complete else None
         return cls(array, tuple(cf.stored_bands(array, beside)), complete, shards)
 
@@ -288,10 +319,14 @@ def _open_store(root: str) -> zarr.Group:
     try:
         # Consolidated metadata can be out of date, but a web server lists no folders.
         return zarr.open_group(root, mode="r", use_consolidated=None if remote else False)
-    except (BaseZarrError, OSError, ImportError, ValueError) as error:
+    except Exception as error:  # whatever zarr makes of damaged metadata
         if remote:
-            raise InputError(f"{root} cannot be opened ({error})") from error
-        raise InputError(f"{root} is no Zarr store" if os.path.exists(root) else f"{root} does not exist") from error
+            raise InputError(f"{root} cannot be opened ({reason(error)})") from error
+        if not os.path.exists(root):
+            raise InputError(f"{root} does not exist") from error
+        if not any(os.path.lexists(os.path.join(root, name)) for name in METADATA):
+            raise InputError(f"{root} is no Zarr store") from error
+        raise damaged(root, error) from error
 
 
 def _node(top: zarr.Group, inside: str, path: str) -> zarr.Array | zarr.Group:
@@ -310,11 +345,7 @@ def _raster_group(node: zarr.Group, path: str) -> tuple[zarr.Group, str]:
     """The one raster group at or below a node, and its path from there."""
     if any(map(_is_raster, node.array_values())):
         return node, ""
-    if _EOPF_10M in node:
-        rasters = [_EOPF_10M]
-    else:
-        members = node.members(max_depth=None)
-        rasters = sorted({name.rpartition("/")[0] for name, member in members if _is_raster(member)})
+    rasters = [_EOPF_10M] if _EOPF_10M in node else sorted(_groups_of_rasters(node))
     if len(rasters) == 1:
         return node[rasters[0]], rasters[0]  # type: ignore[return-value]
     if rasters:
@@ -326,6 +357,26 @@ def _raster_group(node: zarr.Group, path: str) -> tuple[zarr.Group, str]:
         f"{path} holds no raster but {there}; a raster group has an array with dimensions band y x, or one y x for "
         "each band"
     )
+
+
+def _groups_of_rasters(node: zarr.Group) -> Iterator[str]:
+    """The paths from a node of all groups below it that hold pixels; links are not followed in circles."""
+    seen: set[str] = set()
+    waiting = [("", node)]
+    while waiting:
+        path, group = waiting.pop()
+        for name, member in group.members():
+            below = f"{path}/{name}".lstrip("/")
+            if isinstance(member, zarr.Group):
+                store = member.store_path.store
+                real = (
+                    os.path.realpath(os.path.join(store.root, member.path)) if isinstance(store, LocalStore) else below
+                )
+                if real not in seen:
+                    seen.add(real)
+                    waiting.append((below, member))
+        if any(map(_is_raster, group.array_values())):
+            yield path
 
 
 def _is_raster(node: zarr.Array | zarr.Group) -> bool:

@@ -15,10 +15,13 @@ from torch import Tensor
 from geosr.degrade.psf import PSF, degrade
 from geosr.degrade.resample import bicubic
 from geosr.errors import ModelError
-from geosr.models.spec import ModelSpec
+from geosr.models.spec import ModelSpec, is_number, is_whole
 
 WINDOW = 5
 """SR pixels along one side of the window, the least that smooths: wider ones tell errors apart less well."""
+LARGEST_WINDOW = 255
+"""SR pixels along one side of a window, at most."""
+_POINTS = 10_000
 KNOTS = 32
 """Points of a curve."""
 TAIL = (0.985, 0.995, 0.999)
@@ -44,7 +47,8 @@ class Curve(NamedTuple):
         error = np.interp(detail, self.detail, self.error)
         last = self.detail[-1]
         # Twice the contrast gives twice the detail and twice the error; no scene has all contrasts there are.
-        return (error * np.maximum(detail / last, 1)).astype(np.float32)
+        beyond = np.maximum(detail / last, 1) if last > 0 else 1.0  # a network that adds nothing has one point, at 0
+        return np.asarray(error * beyond, np.float32)
 
 
 @dataclass(frozen=True)
@@ -86,14 +90,18 @@ class Calibration:
                 f"model {spec.name!r} does not say how large its errors are; measure them on scenes that it did not "
                 "learn from: geosr models calibrate MODEL SCENE... --out calibrated.safetensors"
             )
-        try:
-            kept = spec.calibration
-            bands = {band: Curve(*(tuple(kept["bands"][band][axis]) for axis in Curve._fields)) for band in spec.bands}
-            if not all(_is_curve(curve) for curve in bands.values()):
-                raise ValueError("a curve does not rise")
-            return cls(int(kept["window"]), bands, tuple(kept["scenes"]), int(kept["pixels"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"model {spec.name!r} has a damaged calibration: {error!r}") from error
+        kept = spec.calibration
+        curves = kept.get("bands")
+        window, pixels, scenes = kept.get("window"), kept.get("pixels"), kept.get("scenes")
+        sound = is_whole(window, 1, LARGEST_WINDOW) and is_whole(pixels, 0, 2**63)
+        sound = sound and isinstance(scenes, list | tuple) and all(isinstance(scene, str) for scene in scenes)
+        if not (sound and isinstance(curves, Mapping) and all(_is_curve(curves.get(band)) for band in spec.outputs)):
+            raise ModelError(
+                f"model {spec.name!r} has a damaged calibration: it needs a window, pixels and scenes, and for each of "
+                f"{' '.join(spec.outputs)} a curve of finite numbers whose detail rises and whose error never falls"
+            )
+        bands = {band: Curve(*(tuple(curves[band][axis]) for axis in Curve._fields)) for band in spec.outputs}
+        return cls(kept["window"], bands, tuple(kept["scenes"]), kept["pixels"])
 
     def to_dict(self) -> dict[str, Any]:
         """What `of` reads, ready for JSON."""
@@ -199,8 +207,16 @@ def reliability(expected: NDArray[Any], error: NDArray[Any], *, groups: int = 10
     return Reliability(next(means), next(means), float(spearmanr(expected, error).statistic))
 
 
-def _is_curve(curve: Curve) -> bool:
-    """Whether both are numbers of the same count, finite, and rise."""
-    points = np.array(curve, np.float64)
-    steps = np.diff(points)
-    return points.size > 0 and bool(np.isfinite(points).all()) and bool((steps[0] > 0).all() and (steps[1] >= 0).all())
+def _is_curve(curve: object) -> bool:
+    """Whether both axes of a stored curve are numbers of the same count, finite, of at least 0, and rise."""
+    if not isinstance(curve, Mapping):
+        return False
+    axes = [curve.get(axis) for axis in Curve._fields]
+    if not all(
+        isinstance(axis, list | tuple) and 0 < len(axis) <= _POINTS and all(map(is_number, axis)) for axis in axes
+    ):
+        return False
+    detail, error = (np.array(axis, np.float64) for axis in axes)
+    if len(detail) != len(error) or min(detail[0], error[0]) < 0:
+        return False
+    return bool((np.diff(detail) > 0).all() and (np.diff(error) >= 0).all())

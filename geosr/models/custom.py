@@ -1,5 +1,6 @@
 """Generators of users' own, named by their class."""
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -47,7 +48,35 @@ class Custom(Generator):
         return self.network(features)
 
 
-def build_custom(class_path: str, *, bands: int, scale: int, arguments: dict[str, Any]) -> nn.Module:
+def require_trust(class_path: str, trust: str | Sequence[str]) -> None:
+    """Refuse a class whose module the caller does not trust: to import a module runs its code.
+
+    Args:
+        class_path: ``package.module.Class``, as a specification names it.
+        trust: Modules and packages that may be imported, with what is below them.
+
+    Raises:
+        ModelError: The module is not among them, or the name is that of no class.
+    """
+    names = (trust,) if isinstance(trust, str) else tuple(trust)
+    if not _CLASS_PATH.fullmatch(class_path):
+        raise ModelError(f"architecture {class_path!r} is no class; the name of one is package.module.Class")
+    module = class_path.rpartition(".")[0]
+    if not any(f"{module}.".startswith(f"{name}.") for name in names):
+        given = f" (trusted are {' '.join(names)})" if names else ""
+        raise ModelError(
+            f"the architecture is the class {class_path!r}, and to import a class runs the code of its module, which "
+            f"nothing in a file does by itself{given}; where you know that code and trust it, name its module or "
+            f"package: trust={module}"
+        )
+
+
+_CLASS_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+
+
+def build_custom(
+    class_path: str, *, bands: int, scale: int, arguments: dict[str, Any], trust: str | Sequence[str]
+) -> nn.Module:
     """An instance of the class: a `Generator` itself, any other network inside one.
 
     Args:
@@ -55,10 +84,13 @@ def build_custom(class_path: str, *, bands: int, scale: int, arguments: dict[str
         bands: Number of bands, in and out.
         scale: Upsampling factor.
         arguments: Its other arguments, and those of `Custom`: ``mean``, ``std``, ``global_skip``.
+        trust: Modules and packages that may be imported.
 
     Raises:
-        ModelError: There is no such class, it is no network, or it does not take the arguments.
+        ModelError: Its module is not trusted, there is no such class, it is no network, or it does not take the
+            arguments.
     """
+    require_trust(class_path, trust)
     shared = {name: arguments[name] for name in ("mean", "std", "global_skip") if name in arguments}
     own = {name: value for name, value in arguments.items() if name not in shared}
     kind = _find(class_path)
@@ -75,7 +107,7 @@ def build_custom(class_path: str, *, bands: int, scale: int, arguments: dict[str
 
 
 def _find(class_path: str) -> type[nn.Module]:
-    """The class of that name; nothing but a network is ever called, whatever a weights file names."""
+    """The class of that name, whose module is trusted; nothing but a network is called."""
     module, _, name = class_path.rpartition(".")
     try:
         found = getattr(import_module(module), name)

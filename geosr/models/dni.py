@@ -1,5 +1,6 @@
 """Models between two models: the weights of one network, mixed with those of another that was trained from it."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import torch
@@ -37,7 +38,7 @@ def blend_models(first: Model, second: Model, weight: float) -> Model:
         name: torch.lerp(value, theirs[name], weight) if value.is_floating_point() else value
         for name, value in ours.items()
     }
-    blended = Model(_blended(first.spec, second.spec, weight))
+    blended = Model(_blended(first.spec, second.spec, weight), deepcopy(first.network))
     blended.network.load_state_dict(mixed)
     return blended.eval()
 

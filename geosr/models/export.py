@@ -1,7 +1,5 @@
 """Models as graphs for other runtimes: ONNX, PyTorch's exported programs, TorchScript."""
 
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +12,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from geosr.errors import ModelError, OutputError, extra
+from geosr.files import replacing
 from geosr.models.model import Model
 from geosr.models.onnx import OnnxNetwork
 
@@ -79,8 +78,7 @@ def export_model(model: Model, path: str | Path | None = None, *, kind: str, ove
         raise OutputError(f"{target} exists; give --overwrite to replace it")
     model = deepcopy(model).cpu().float().eval()
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder, _quiet():
-            written = Path(folder) / target.name
+        with replacing(target, overwrite=overwrite) as written, _quiet():
             with torch.no_grad():
                 _recorded(way, model, written)
             difference = largest_difference(way.load(written), model)
@@ -89,7 +87,8 @@ def export_model(model: Model, path: str | Path | None = None, *, kind: str, ove
                     f"{target} is not written: its output differs from the model's by {difference:.1e} reflectance, "
                     f"more than {TOLERANCE:g}; architecture {model.spec.architecture!r} may depend on the image's size"
                 )
-            os.replace(written, target)
+    except FileExistsError as error:
+        raise OutputError(f"{target} exists; give --overwrite to replace it") from error
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from error
     return Export(target, kind, target.stat().st_size, difference)

@@ -1,11 +1,11 @@
 """Weights on the Hugging Face hub, of which every bit is pinned: ``hf://owner/repo/file@revision#sha256=...``."""
 
-import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from geosr.errors import ModelError, extra
+from geosr.files import sha256_of
 
 PREFIX = "hf://"
 """What the address of a file on the hub starts with."""
@@ -78,12 +78,6 @@ def download(address: str) -> Path:
             f"{address} is another file: its SHA-256 is {found}. It is not opened; ask its author which one is meant"
         )
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _missing(wanted: HubFile) -> str:

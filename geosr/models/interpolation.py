@@ -3,6 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geosr.errors import ModelError, did_you_mean
+
+MODES = ("nearest", "bicubic")
+
 
 class Interpolation(nn.Module):
     """Upsampling by ``mode``: ``nearest`` or ``bicubic``, as ``torch.nn.functional.interpolate`` computes it.
@@ -15,6 +19,8 @@ class Interpolation(nn.Module):
 
     def __init__(self, *, bands: int, scale: int, mode: str = "bicubic") -> None:
         super().__init__()
+        if mode not in MODES:
+            raise ModelError(f"mode {mode!r} is unknown ({' '.join(MODES)})" + did_you_mean(mode, MODES))
         self.scale, self.mode = scale, mode
 
     def forward(self, lr: Tensor) -> Tensor:

@@ -20,7 +20,10 @@ def measured(weights: WeightsFile) -> Mapping[str, Any] | None:
     path = weights.path.with_suffix(".json")
     if weights.path.suffix != ".safetensors" or not path.is_file():
         return None
-    found = json.loads(path.read_text("utf-8"))
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError, OSError):  # a file of another program
+        return None
     if not isinstance(found, dict) or found.get("sha256") != weights.sha256:
         return None
     return found

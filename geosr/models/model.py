@@ -1,5 +1,6 @@
 """A model: a network, the facts about it, and the consistency layer that keeps its output a measurement."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
@@ -39,11 +40,12 @@ class Model(nn.Module):
         network: The generator; None builds the one that ``spec`` describes. Any module from (batch, band, y, x) to
             (batch, band, y * scale, x * scale) will do. Of a model with a guide it is given whole pixels of the other
             bands, and returns these bands alone.
+        trust: Modules and packages that may be imported, where ``spec`` describes a class of the user's own.
     """
 
-    def __init__(self, spec: ModelSpec, network: nn.Module | None = None) -> None:
+    def __init__(self, spec: ModelSpec, network: nn.Module | None = None, *, trust: str | Sequence[str] = ()) -> None:
         super().__init__()
-        self.network = build_network(spec) if network is None else network
+        self.network = build_network(spec, trust=trust) if network is None else network
         factor = spec.scale * spec.guide_scale
         psf = None if spec.consistency_mtf is None else PSF(factor, spec.consistency_mtf)
         self.consistency = None if psf is None else Consistency(psf)
@@ -52,6 +54,20 @@ class Model(nn.Module):
         spec = spec if spec.halo is not None else self._tiled(spec)
         assert spec.halo is not None
         self.spec = replace(spec, halo=next_multiple(spec.halo, spec.multiple_of))
+
+    @classmethod
+    def from_file(cls, spec: ModelSpec, network: nn.Module) -> "Model":
+        """The model of a weights file, in evaluation mode; its halo is what the network depends on.
+
+        A halo that is too small shows in the product as seams, and what a file says of it may be damaged, so it is
+        found again. Only of a class of the user's own without a ``reach`` it is kept, since to measure takes long.
+
+        Args:
+            spec: What the file says of its model.
+            network: The network with its weights.
+        """
+        found = spec.tiling == "exact" and ("." not in spec.architecture or isinstance(network, _Declares))
+        return cls(replace(spec, halo=None) if found else spec, network).eval()
 
     def forward(self, lr: Tensor, noise: Tensor | None = None) -> Tensor:
         """SR reflectance (batch, band, y * scale, x * scale) of LR reflectance (batch, band, y, x), both float32.

@@ -1,8 +1,9 @@
 """The one place that knows every architecture by name."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from reprlib import repr as shortened
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from torch import nn
 
@@ -15,7 +16,7 @@ from geosr.models.interpolation import Interpolation
 from geosr.models.plksr import PLKSR
 from geosr.models.residual import BLOCKS, Residual
 from geosr.models.spandrel import Spandrel
-from geosr.models.spec import ModelSpec
+from geosr.models.spec import ModelSpec, is_number, is_whole
 from geosr.models.stochastic import Stochastic
 from geosr.models.swinir import SwinIR
 
@@ -85,11 +86,21 @@ def generator_arguments(section: "GeneratorSection") -> dict[str, Any]:
     return {argument: values[key] for argument, key in ARGUMENTS[section.model_type].items()}
 
 
-def build_network(spec: ModelSpec) -> nn.Module:
+LARGEST = 8192
+"""The largest whole number that an argument of an architecture may be, where no tensors say otherwise."""
+
+
+def build_network(spec: ModelSpec, *, trust: str | Sequence[str] = (), largest: int = LARGEST) -> nn.Module:
     """The network that ``spec`` describes, with fresh weights.
 
+    Args:
+        spec: Facts about the model.
+        trust: Modules and packages that may be imported, where the architecture is a class of the user's own.
+        largest: The largest whole number among the arguments.
+
     Raises:
-        ModelError: The architecture is unknown, does not take the arguments, or makes nothing of a guide.
+        ModelError: The architecture is unknown, does not take the arguments, or makes nothing of a guide; or it is a
+            class whose module is not trusted.
     """
     if spec.guide and spec.architecture != "guided":
         raise ModelError(
@@ -97,14 +108,46 @@ def build_network(spec: ModelSpec) -> nn.Module:
             f"({' '.join(spec.guide)}); 'guided' does"
         )
     if "." in spec.architecture:
-        return build_custom(spec.architecture, bands=len(spec.bands), scale=spec.scale, arguments=spec.arguments)
+        size = {"bands": len(spec.bands), "scale": spec.scale}
+        return build_custom(spec.architecture, **size, arguments=spec.arguments, trust=trust)
     if spec.architecture not in ARCHITECTURES:
         raise _unknown(spec.architecture, ARCHITECTURES)
+    _require_arguments(spec, largest)
     guide = {"guide": len(spec.guide), "guide_scale": spec.guide_scale} if spec.guide else {}
     try:
         return ARCHITECTURES[spec.architecture](bands=len(spec.bands), scale=spec.scale, **guide, **spec.arguments)
-    except TypeError as error:
-        raise ModelError(f"architecture {spec.architecture!r} does not take {spec.arguments}: {error}") from error
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ModelError(
+            f"architecture {spec.architecture!r} does not take {shortened(spec.arguments)}: {reason}"
+        ) from error
+
+
+_NONE_OF_THEM = ("blocks", "depth")
+"""Arguments that may be 0."""
+
+
+def _require_arguments(spec: ModelSpec, largest: int) -> None:
+    """Fail where an argument has another type than the architecture's constructor says, or a size that none has."""
+    types = _types(spec.architecture)
+    for name, value in spec.arguments.items():
+        lowest = 0 if name in _NONE_OF_THEM else 1
+        if types.get(name) is int and not is_whole(value, lowest, largest):
+            allowed = f"a whole number from {lowest} to {largest}"
+        elif types.get(name) is float and not is_number(value):
+            allowed = "a finite number"
+        elif types.get(name) in (bool, str) and type(value) is not types[name]:
+            allowed = "true or false" if types[name] is bool else "a word"
+        else:
+            continue
+        raise ModelError(f"architecture {spec.architecture!r} takes {name} as {allowed}, not {shortened(value)}")
+
+
+@cache
+def _types(architecture: str) -> Mapping[str, Any]:
+    """Types of the arguments of an architecture's constructor."""
+    kind = ARCHITECTURES[architecture]
+    return get_type_hints((kind.func if isinstance(kind, partial) else kind).__init__)  # type: ignore[misc]
 
 
 def _unknown(name: str, known: Mapping[str, Any]) -> ModelError:

@@ -1,6 +1,10 @@
 """Training: from a configuration to a weights file."""
 
-from geosr.training.needs import measure_run
-from geosr.training.run import train
+from geosr.errors import extra
 
-__all__ = ["measure_run", "train"]
+with extra("train", "training"):  # as the command says it
+    from geosr.training.needs import measure_run
+    from geosr.training.resume import settings_of
+    from geosr.training.run import train
+
+__all__ = ["measure_run", "settings_of", "train"]

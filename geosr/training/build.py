@@ -1,9 +1,12 @@
 """The networks of a run: new ones, or those that an earlier run ended with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from geosr.config.schema import Config
 from geosr.data.datamodule import GeoSRDataModule
@@ -11,7 +14,8 @@ from geosr.errors import ConfigError
 from geosr.models import Model, ModelSpec, find_weights, load_model
 from geosr.models.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint
 from geosr.models.discriminators import Discriminator, build_discriminator
-from geosr.models.registry import generator_arguments
+from geosr.models.registry import build_network, generator_arguments
+from geosr.training.memory import device_of, require_memory_for_networks
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
         ConfigError: The checkpoint does not fit the configuration.
         ModelError: The discriminator cannot look at patches of this size.
     """
-    start = None if config.Model.load_checkpoint is None else read_start(config.Model.load_checkpoint)
+    start = None
+    if config.Model.load_checkpoint is not None:
+        start = read_start(config.Model.load_checkpoint, trust=_trusted(config))
+    _require_memory(config, adversarial=data.schedule.adversarial)
     model = build_model(config, data, start.model if start else None)
     if not data.schedule.adversarial:
         return Networks(model, None)
@@ -56,10 +63,39 @@ def build_networks(config: Config, data: GeoSRDataModule) -> Networks:
     return Networks(model, discriminator)
 
 
+def _require_memory(config: Config, *, adversarial: bool) -> None:
+    """Refuse networks that are larger than the memory; a class of the user's own is built as it is."""
+    generator, guide = config.Generator, tuple(config.Data.guide)
+    networks: list[nn.Module] = []
+    with torch.device("meta"):
+        if generator.class_path is None:
+            numbers = dict.fromkeys(("mean", "std"), [1.0] * len((*guide, *config.Data.bands)))
+            networks.append(build_network(_spec(config, arguments=generator_arguments(generator) | numbers)))
+        if adversarial:
+            networks.append(build_discriminator(config.Discriminator, bands=len(config.Data.bands)))
+    require_memory_for_networks(*networks, device=device_of(config))
+
+
 def build_model(config: Config, data: GeoSRDataModule, start: Model | None = None) -> Model:
     """The model to train: its own normalisation and fresh weights, or those of ``start``."""
+    spec = _spec(config, consistency_mtf=data.psf.mtf if config.Generator.consistency else None)
+    if start is None:
+        mean, std = data.normalisation()
+        arguments = generator_arguments(config.Generator) | {"mean": mean, "std": std}
+        return Model(replace(spec, arguments=arguments), trust=_trusted(config))
+    for fact in ("architecture", "scale", "bands", "guide", "guide_scale"):
+        theirs, ours = getattr(start.spec, fact), getattr(spec, fact)
+        if theirs != ours:
+            raise ConfigError(f"Model.load_checkpoint has {fact} {theirs!r}, the configuration says {ours!r}")
+    model = Model(replace(spec, arguments=start.spec.arguments), trust=_trusted(config))
+    model.network.load_state_dict(start.network.state_dict())
+    return model
+
+
+def _spec(config: Config, **facts: Any) -> ModelSpec:
+    """The facts about the model that the configuration decides."""
     generator, guide = config.Generator, tuple(config.Data.guide)
-    spec = ModelSpec(
+    return ModelSpec(
         name=config.Model.name,
         architecture=generator.class_path or generator.model_type,
         scale=1 if guide else generator.scaling_factor,
@@ -67,24 +103,24 @@ def build_model(config: Config, data: GeoSRDataModule, start: Model | None = Non
         guide=guide,
         guide_scale=generator.scaling_factor if guide else 1,
         gsd=config.Data.gsd,
-        consistency_mtf=data.psf.mtf if generator.consistency else None,
         variant=config.Model.variant,  # type: ignore[arg-type]  # checked with the configuration
         licence=config.Model.licence,
+        **facts,
     )
-    if start is None:
-        mean, std = data.normalisation()
-        return Model(replace(spec, arguments=generator_arguments(generator) | {"mean": mean, "std": std}))
-    for fact in ("architecture", "scale", "bands", "guide", "guide_scale"):
-        theirs, ours = getattr(start.spec, fact), getattr(spec, fact)
-        if theirs != ours:
-            raise ConfigError(f"Model.load_checkpoint has {fact} {theirs!r}, the configuration says {ours!r}")
-    model = Model(replace(spec, arguments=start.spec.arguments))
-    model.network.load_state_dict(start.network.state_dict())
-    return model
 
 
-def read_start(where: str) -> Checkpoint:
+def _trusted(config: Config) -> tuple[str, ...]:
+    """The module whose code runs in training: that of the class which the user's own configuration names."""
+    class_path = config.Generator.class_path
+    return () if class_path is None else (class_path.rpartition(".")[0],)
+
+
+def read_start(where: str, *, trust: str | Sequence[str] = ()) -> Checkpoint:
     """The weights that ``Model.load_checkpoint`` names; of a run's folder those of its last checkpoint, if it has one.
+
+    Args:
+        where: What `geosr.models.find_weights` takes.
+        trust: Modules and packages that may be imported for a network of the user's own.
 
     Raises:
         ConfigError: The file holds a model that cannot be trained any more.
@@ -92,11 +128,11 @@ def read_start(where: str) -> Checkpoint:
     """
     path = Path(where) / CHECKPOINT if Path(where).is_dir() else Path(where)
     if path.suffix == ".ckpt" and path.is_file():
-        return read_checkpoint(path)
+        return read_checkpoint(path, trust=trust)
     weights = find_weights(where)
     if not weights.trainable:
         raise ConfigError(
             f"Model.load_checkpoint is {where}, whose weights are part of a graph and cannot be trained; "
             "name the .safetensors file that it was exported from"
         )
-    return Checkpoint(load_model(where))
+    return Checkpoint(load_model(weights, trust=trust))

@@ -1,18 +1,23 @@
 """The folder of a run: where a new one goes, and where an earlier one was."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from geosr import files
+from geosr.config.document import read_document
 from geosr.config.schema import Config
-from geosr.errors import ConfigError
+from geosr.errors import ConfigError, OutputError
 from geosr.models.checkpoint import CHECKPOINT
 
 CONFIG = "config.yaml"
 """The run's settings."""
+LOG = "train.log"
+"""What the run said; the process that writes it holds a lock on it as long as the run lasts."""
 
 
 def new_run(config: Config) -> Path:
@@ -75,10 +80,39 @@ def find_checkpoint(where: str, config: Config) -> Path:
     if path.is_dir():
         path = path / CHECKPOINT
         if not path.is_file():
-            raise ConfigError(f"{where} has no {CHECKPOINT}: the run stopped before its first validation; start anew")
+            others = " ".join(other.name for other in other_checkpoints(path))
+            way = f"go on with another of its checkpoints ({others})" if others else "start anew"
+            raise ConfigError(f"{where} has no {CHECKPOINT}: the run stopped before its first validation; {way}")
     if path.suffix != ".ckpt" or not path.is_file():
         raise ConfigError(f"{where!r} is no run to continue; give auto, the folder of a run, or a checkpoint (.ckpt)")
     return path
+
+
+def other_checkpoints(path: Path) -> list[Path]:
+    """The checkpoints of the run that a checkpoint belongs to, without that one itself."""
+    return sorted(other for other in path.parent.glob("*.ckpt") if other != path and other.is_file())
+
+
+def held(folder: Path) -> Any:
+    """The run's folder, as long as the block lasts: no other process works in it; a process that dies lets go of it.
+
+    Raises:
+        OutputError: Another process does.
+    """
+    return files.locked(folder / LOG, what=f"the run in {folder}", inherited=False)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """The writing of a file of a run: the error names it, the reason and what to do.
+
+    Raises:
+        OutputError: The disk is full, or the file cannot be written for another reason.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def _project(config: Config) -> Path:
@@ -88,7 +122,6 @@ def _project(config: Config) -> Path:
 def _model_name(folder: Path) -> str | None:
     """``Model.name`` of the run in this folder; None where its settings cannot be read."""
     try:
-        settings = yaml.safe_load((folder / CONFIG).read_text("utf-8"))
-        return str(settings["Model"]["name"])
-    except (OSError, UnicodeError, yaml.YAMLError, KeyError, TypeError):
+        return str(read_document(folder / CONFIG)["Model"]["name"])
+    except (ConfigError, KeyError, TypeError):
         return None

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from geosr.config.combinations import content_weights
-from geosr.errors import TrainingError
+from geosr.errors import OutputError, TrainingError
+from geosr.training.checkpoints import save_state
 
 log = logging.getLogger("geosr")
 
@@ -178,7 +179,12 @@ def require_finite(terms: Mapping[str, Tensor], batch: Mapping[str, Any], *, ste
     tensors = {name: value.detach().cpu() for name, value in batch.items() if isinstance(value, Tensor)}
     rank = rank_zero_only.rank or 0
     path = folder / f"bad_batch_step{step}{f'_rank{rank}' if rank else ''}.pt"
-    torch.save({"batch": tensors, "terms": {name: term.detach().cpu() for name, term in terms.items()}}, path)
+    state = {"batch": tensors, "terms": {name: term.detach().cpu() for name, term in terms.items()}}
+    try:
+        save_state(state, path)
+        where = f"The batch is in {path}"
+    except OutputError as error:  # the loss matters more
+        where = f"The batch is lost: {error}"
     inputs = [name for name, value in tensors.items() if not value.isfinite().all()]
     cause = (
         f"{' and '.join(inputs)} of this batch held NaN or infinity already: look at the data"
@@ -186,4 +192,4 @@ def require_finite(terms: Mapping[str, Tensor], batch: Mapping[str, Any], *, ste
         else "the batch was finite: lower Optimizers.optim_g_lr and optim_d_lr, set Optimizers.gradient_clip_val=1, or "
         "train with Training.precision=32-true"
     )
-    raise TrainingError(f"{' and '.join(bad)} not finite at step {step}; {cause}. The batch is in {path}")
+    raise TrainingError(f"{' and '.join(bad)} not finite at step {step}; {cause}. {where}")

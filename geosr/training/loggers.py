@@ -1,6 +1,7 @@
 """Where the values that a run logs go: a table in its folder, TensorBoard, Weights & Biases."""
 
 import csv
+import io
 import os
 import secrets
 from argparse import Namespace
@@ -12,8 +13,10 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from geosr import files
 from geosr.config.schema import Config
 from geosr.errors import ConfigError
+from geosr.training.folder import writing
 
 METRICS = "metrics.csv"
 """One row for each time that values were logged; a value that was not logged then is empty."""
@@ -103,7 +106,7 @@ class MetricsTable(Logger):
         """Append a row."""
         row = {"step": 0 if step is None else step} | {name: float(value) for name, value in metrics.items()}
         if row.keys() <= set(self.columns):
-            with open(self.path, "a", newline="", encoding="utf-8") as file:
+            with writing(self.path), open(self.path, "a", newline="", encoding="utf-8") as file:
                 csv.DictWriter(file, self.columns).writerow(row)
         else:
             self._rewrite([*read_metrics(self.folder), row])
@@ -112,12 +115,12 @@ class MetricsTable(Logger):
         """Replace the table by these rows, with a column for each of their names."""
         names = {name: None for row in rows for name in row}
         self.columns += [name for name in names if name not in self.columns]
-        beside = self.path.with_suffix(".csv.part")
-        with open(beside, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        beside.replace(self.path)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        with writing(self.path):
+            files.write(self.path, table.getvalue(), sync=False)
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -141,5 +144,6 @@ def _wandb_id(folder: Path) -> str:
     """What Weights & Biases calls the run in this folder: the same again when it continues."""
     path = folder / WANDB_ID
     if rank_zero_only.rank in (None, 0) and not path.is_file():
-        path.write_text(secrets.token_hex(4))
+        with writing(path):
+            files.write(path, secrets.token_hex(4))
     return path.read_text().strip() if path.is_file() else ""

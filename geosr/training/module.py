@@ -25,9 +25,10 @@ from geosr.models.hardware import subnormals_flushed
 from geosr.training.adversary import Adversary, Scores
 from geosr.training.build import Networks
 from geosr.training.ema import EMA
-from geosr.training.figures import central, figures, inside
+from geosr.training.figures import central, figures, inside, is_measured
 from geosr.training.health import require_finite
 from geosr.training.optim import NETWORKS, Plateau, build_optimizer, clip, set_rate
+from geosr.training.resume import reopen
 
 Batch = dict[str, Tensor]
 
@@ -297,9 +298,9 @@ class SuperResolution(L.LightningModule):
 
     def _log(self, values: dict[str, Tensor], part: Batch, sr: Tensor) -> None:
         """Log an update and what only matters when someone looks."""
-        self.log_dict(values)
         part = self.compared(part)
         hr, valid = part["hr"], part["valid"]
+        self.log_dict({name: value for name, value in values.items() if self._is_measured(name, valid)})
         known = [name.removeprefix("train_metrics/") for name in values]
         with self._autocast():
             terms = self.content.terms(sr, hr, valid, part["lr"], skip=known)
@@ -310,7 +311,8 @@ class SuperResolution(L.LightningModule):
                 "train_metrics/ssim": metrics.ssim(sr, hr, valid),
             }
         for name, value in quality.items():
-            self.log(name, value, prog_bar=name.endswith("/psnr"))
+            if self._is_measured(name, valid) and not value.isnan():
+                self.log(name, value, prog_bar=name.endswith("/psnr"))
         self.log_dict(
             {
                 "training/pretrain_phase": float(self.schedule.is_pretraining(self.step)),
@@ -320,6 +322,10 @@ class SuperResolution(L.LightningModule):
         self.log_dict({"EMA/enabled": 0.0} if self.ema is None else self.ema.figures(self.step))
         for name, optimizer in zip(("generator", "discriminator"), self._optimizers, strict=False):
             self.log(f"lr_{name}", optimizer.param_groups[0]["lr"])
+
+    def _is_measured(self, name: str, valid: Tensor) -> bool:
+        group, _, loss = name.rpartition("/")
+        return group != "train_metrics" or is_measured(loss, valid, self.psf)
 
     # Optimisers
 
@@ -353,14 +359,16 @@ class SuperResolution(L.LightningModule):
             "config": self.config.to_dict(),
             "spec": self.model.spec.to_dict(),
             "step": self.step,
+            "steps": self.schedule.total,
             "accuracy": self.accuracy,
             "plateaus": [plateau.state_dict() for plateau in self.plateaus],
             "scalers": [scaler.state_dict() for scaler in self.scalers],
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was made."""
+        """Go on where the checkpoint was made, with as many steps as the run has now."""
         facts = checkpoint[FACTS]
+        reopen(checkpoint["loops"], step=facts["step"], total=self.schedule.total)
         self.step, self.accuracy = facts["step"], facts["accuracy"]
         for plateau, state in zip(self.plateaus, facts["plateaus"], strict=True):
             plateau.load_state_dict(state)

@@ -3,7 +3,7 @@
 import resource
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -41,7 +41,7 @@ class Needs:
         )
 
 
-def measure_run(config: str | Path | Config, overrides: Sequence[str] = ()) -> Needs:
+def measure_run(config: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str] = ()) -> Needs:
     """What a run would need: everything is built, a few updates are made and forgotten, nothing is written.
 
     Args:

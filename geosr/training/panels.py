@@ -10,7 +10,9 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geosr import files
 from geosr.sensors import RGB, shown_bands
+from geosr.training.folder import writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,8 +71,11 @@ class Panels(Callback):
 
     def _draw(self, images: Images, step: int, loggers: Sequence[Any]) -> None:
         picture = draw_panel(images, self.bands, title=f"step {step:,}, image {self.drawn}")
-        self.folder.mkdir(exist_ok=True)
-        picture.savefig(self.folder / f"step_{step:06d}_{self.drawn}.png")
+        path = self.folder / f"step_{step:06d}_{self.drawn}.png"
+        with writing(path):
+            self.folder.mkdir(exist_ok=True)
+            with files.replacing(path, sync=False) as unfinished:
+                picture.savefig(unfinished)
         shown = [logger for logger in loggers if isinstance(logger, TensorBoardLogger | WandbLogger)]
         pixels = np.asarray(picture.canvas.buffer_rgba())[..., :3] if shown else None  # type: ignore[attr-defined]
         for logger in shown:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -14,16 +15,17 @@ from geosr.config.load import load_config
 from geosr.config.names import HIGHER_IS_BETTER
 from geosr.config.schedule import Schedule
 from geosr.config.schema import Config
-from geosr.errors import ConfigError
+from geosr.errors import ConfigError, OutputError
 from geosr.page import drawing, picture, write_page
 from geosr.training.curves import TINTS, Phase, chart
-from geosr.training.folder import CONFIG
+from geosr.training.folder import CONFIG, writing
 from geosr.training.loggers import read_metrics
 from geosr.training.panels import FOLDER
 
 REPORT = "report.html"
 SUMMARY = "summary.json"
-"""How a run ended: ``status``, ``step``, ``steps`` planned, ``seconds``, ``weights`` and ``metrics`` by name."""
+"""How a run ended: ``status``, its ``reason`` where it did not finish, ``step``, ``steps`` planned, ``seconds``,
+``weights``, the ``weights_step`` that they are of, and ``metrics`` by name."""
 PAUSE = 60.0
 """Seconds at least from one report to the next while the run goes on."""
 BICUBIC = "_bicubic"
@@ -110,10 +112,11 @@ class Report(Callback):
             write_report(self.folder, status="finished")
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Write it with what there is."""
+        """Write it with what there is, if it can be written: the exception matters more."""
         if trainer.is_global_zero:
             stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-            write_report(self.folder, status="interrupted" if stopped else "failed")
+            with suppress(OutputError):
+                write_report(self.folder, status="interrupted" if stopped else "failed")
 
 
 def write_report(folder: Path, *, status: str | None = None) -> Path:
@@ -123,7 +126,7 @@ def write_report(folder: Path, *, status: str | None = None) -> Path:
         folder: The run's folder.
         status: How the run is doing now. None takes what ``summary.json`` says, which may be about an earlier part.
     """
-    rows, summary, config = read_metrics(folder), _summary(folder), _config(folder)
+    rows, summary, config = read_metrics(folder), summary_of(folder), _config(folder)
     series = _series(rows)
     last = max((int(row["step"]) for row in rows), default=0)
     planned: int | None = summary.get("steps") or (config.Training.max_steps if config else None)
@@ -139,10 +142,12 @@ def write_report(folder: Path, *, status: str | None = None) -> Path:
         _pictures(folder),
         _settings(folder),
     ]
-    return write_page(folder / REPORT, name, sections)
+    with writing(folder / REPORT):
+        return write_page(folder / REPORT, name, sections)
 
 
-def _summary(folder: Path) -> dict[str, Any]:
+def summary_of(folder: Path) -> dict[str, Any]:
+    """What ``summary.json`` in a run's folder says; nothing where there is none."""
     path = folder / SUMMARY
     try:
         return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
@@ -185,6 +190,8 @@ def _facts(folder: Path, summary: Mapping[str, Any], status: str, *, logged: int
         facts.append(f"{minutes // 60} h {minutes % 60} min {seconds} s")
     if summary.get("weights"):
         facts.append(f"weights: {summary['weights']}")
+    if summary.get("reason"):
+        facts.append(str(summary["reason"]))
     bad = "".join(
         f'<p class="alarm">A loss was not finite: the batch is in {escape(path.name)}</p>'
         for path in sorted(folder.glob("bad_batch_*.pt"))

@@ -6,14 +6,13 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar, Timer
 
-from geosr.models.checkpoint import CHECKPOINT, FACTS
+from geosr.models.checkpoint import CHECKPOINT
+from geosr.training.checkpoints import CheckpointFiles, KeepLast
 from geosr.training.health import Health
 from geosr.training.loggers import make_loggers
 from geosr.training.optim import is_better_higher
@@ -31,6 +30,7 @@ NOISE = (
     "The '.*_dataloader' does not have many workers",  # Data.num_workers decides
     ".*sync_dist=True.*",  # every process validates everything, so their figures are the same
     "The dirpath has changed",  # a run's folder may be moved
+    "Be aware that when using `ckpt_path`",  # settings may add or drop what stops a run
     "You're resuming from a checkpoint that ended before the epoch",  # the data module goes on with the next patches
 )
 """Warnings of Lightning that a user can do nothing about, or has decided."""
@@ -40,9 +40,7 @@ def make_trainer(run: "Run", callbacks: Sequence[L.Callback], *, quiet: bool) ->
     """A Lightning trainer for all steps of the run, which for Lightning are one epoch."""
     config, training, total = run.config, run.config.Training, run.module.schedule.total
     metric = config.Schedulers.metric
-    resumed_at = None
-    if run.checkpoint:
-        resumed_at = torch.load(run.checkpoint, map_location="cpu", weights_only=True, mmap=True)[FACTS]["step"] - 1
+    resumed_at = run.resumed.step - 1 if run.resumed else None
     several: list[Any] = [
         *callbacks,
         Timing(run.data.patches_for(total - 1) * training.devices, arrived=lambda: run.data.arrived),
@@ -51,7 +49,15 @@ def make_trainer(run: "Run", callbacks: Sequence[L.Callback], *, quiet: bool) ->
     ]
     if training.early_stopping_patience:
         mode = "max" if is_better_higher(metric) else "min"
-        several.append(EarlyStopping(metric, mode=mode, patience=training.early_stopping_patience, check_finite=True))
+        several.append(
+            Patience(
+                metric,
+                mode=mode,
+                patience=training.early_stopping_patience,
+                strict=False,
+                check_on_train_epoch_end=False,
+            )
+        )
     if config.Logging.num_val_images:
         several.append(Panels(run.folder, config.Data.bands, config.Logging.num_val_images))
     if training.max_time is not None:
@@ -69,6 +75,7 @@ def make_trainer(run: "Run", callbacks: Sequence[L.Callback], *, quiet: bool) ->
         val_check_interval=min(training.val_every, total),
         limit_val_batches=1.0 if training.limit_val_batches is None else training.limit_val_batches,
         callbacks=several,
+        plugins=[CheckpointFiles()],
         logger=make_loggers(config, run.folder, resumed_at=resumed_at),
         enable_progress_bar=not quiet,
         enable_model_summary=False,
@@ -78,16 +85,33 @@ def make_trainer(run: "Run", callbacks: Sequence[L.Callback], *, quiet: bool) ->
     )
 
 
-class KeepLast(L.Callback):
-    """Saves the run as it is after its last step, however it came to be the last."""
+class FirstCause(L.Callback):
+    """The exception that ended a run: reporting it may fail as well, as on a full disk."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *batch: Any) -> None:
-        """Save while the step's epoch lasts: Lightning would not go on with one that is over."""
-        if trainer.should_stop or module.step == module.schedule.total:
-            trainer.save_checkpoint(self.path)
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """Keep the first one."""
+        self.error = self.error or exception
+
+
+class Patience(EarlyStopping):
+    """Stops a run whose metric gets no better, with the patience that the settings have now."""
+
+    @property
+    def state_key(self) -> str:
+        """The name of its state in checkpoints, that of the class which wrote it in earlier versions, too."""
+        return str(super().state_key).replace("Patience", "EarlyStopping")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the best value and the validations since."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+    def is_finite(self, trainer: L.Trainer) -> bool:
+        """Whether the metric of the last validation is a number."""
+        value = trainer.callback_metrics.get(self.monitor)
+        return value is None or bool(value.isfinite())
 
 
 class TimeOfThisRun(Timer):
@@ -140,3 +164,18 @@ def without_noise() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def why_it_stopped(trainer: L.Trainer) -> str | None:
+    """Why a run ended before its last step, with the setting to change; None where no setting decided it."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, TimeOfThisRun) and (callback.time_remaining() or 0) <= 0:
+            return "the time of Training.max_time was over"
+        if isinstance(callback, Patience) and not callback.is_finite(trainer):
+            return f"{callback.monitor} was not finite"
+        if isinstance(callback, Patience) and callback.wait_count >= callback.patience:
+            return (
+                f"{callback.monitor} had not become better in {callback.wait_count} validations "
+                "(Training.early_stopping_patience; 0 switches it off)"
+            )
+    return None

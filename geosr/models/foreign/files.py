@@ -1,7 +1,9 @@
 """The tensors of a file that another program wrote, read without running what a pickle may hold."""
 
 import pickle
+import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,13 +14,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from geosr.errors import ModelError
-from geosr.models.hub import sha256_of
+from geosr.errors import ModelError, printable
+from geosr.files import sha256_of
+from geosr.models.checkpoint import require_intact, require_tensors
 
 _WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model", "net")
 """Keys that programs keep the weights under, those of averaged weights first."""
 _PREFIXES = ("module.", "_orig_mod.", "netG.")
 """What wrappers (DataParallel, torch.compile, some trainers) put before all names."""
+_CALL = re.compile(r"\$\{[^{}]*:")
+"""How an interpolation of OmegaConf begins that calls a resolver, such as ``oc.env``."""
+_ALIASES = 20
 _GENERATOR = "generator."
 """What opensr-srgan's Lightning module puts before the names of the network that predicts."""
 
@@ -55,31 +61,34 @@ def read_foreign(path: str | Path) -> ForeignFile:
     config = _plain(hyper) if isinstance(hyper, Mapping) and hyper else None
     tensors, averaged, notes = _weights(content)
     if not tensors:
-        raise ModelError(f"{path} holds no weights; its keys are {' '.join(map(str, list(content)[:8]))}")
-    odd = [str(name) for name, value in tensors.items() if not isinstance(value, Tensor)]
-    if odd:
-        raise ModelError(f"{path} holds no state dictionary: {' '.join(odd[:5])} are no tensors")
+        raise ModelError(f"{path} holds no weights; its keys are {printable(' '.join(map(str, list(content)[:8])))}")
+    require_tensors(tensors, path)
     state = {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     return ForeignFile(path, sha256_of(path), state, averaged, config, notes)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """What a YAML file says.
+    """What a YAML file says; a setting may refer to another, and to nothing else.
 
     Raises:
-        ModelError: It cannot be read, or has no sections.
+        ModelError: It cannot be read, has no sections, or refers to the environment or the like.
     """
     try:
         from omegaconf import DictConfig, OmegaConf
         from omegaconf.errors import OmegaConfBaseException
-        from yaml import YAMLError
+        from yaml import AliasEvent, YAMLError, parse
     except ModuleNotFoundError as error:
         raise ModelError(f"a configuration needs {error.name}: pip install 'geosr[train]'") from error
     try:
-        loaded = OmegaConf.load(path)
+        text = Path(path).read_text("utf-8")
+        if sum(isinstance(event, AliasEvent) for event in parse(text)) > _ALIASES:
+            raise ModelError(f"configuration {path} repeats itself more than {_ALIASES} times by aliases (*)")
+        if call := _CALL.search(text):
+            raise ModelError(f"configuration {path} asks for {call[0]}...}}, which is not looked up; write its value")
+        loaded = OmegaConf.create(text)
         content = OmegaConf.to_container(loaded, resolve=True)
-    except (YAMLError, OmegaConfBaseException, UnicodeError, OSError) as error:
-        raise ModelError(f"configuration {path} cannot be read: {error}") from error
+    except (YAMLError, OmegaConfBaseException, ValueError, OSError, RecursionError) as error:
+        raise ModelError(f"configuration {path} cannot be read: {printable(str(error))}") from error
     if not isinstance(loaded, DictConfig):
         raise ModelError(f"{path} is a list; a configuration has sections")
     return dict(content)
@@ -88,7 +97,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 def _weights(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool, tuple[str, ...]]:
     """The network's tensors without prefixes, whether they are averages, and what there is to say about them."""
     wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-    state = dict(content if wrapper is None else content[wrapper])
+    state = {str(name): value for name, value in (content if wrapper is None else content[wrapper]).items()}
     generator = {name.removeprefix(_GENERATOR): value for name, value in state.items() if name.startswith(_GENERATOR)}
     state = _without_prefixes(generator or state)
     average = content.get("ema_state")
@@ -96,7 +105,10 @@ def _weights(content: Mapping[str, Any]) -> tuple[dict[str, Any], bool, tuple[st
         return state, wrapper == "params_ema", ()
     if average.get("num_updates") == 0:
         return state, False, ("the averaged (EMA) weights were never updated: the weights themselves are taken",)
-    shadow = {**average.get("shadow_buffers", {}), **average.get("shadow_params", {})}
+    shadow = dict[str, Any]()
+    for part in ("shadow_buffers", "shadow_params"):
+        if isinstance(kept := average.get(part, {}), Mapping):
+            shadow |= {str(name): value for name, value in kept.items()}
     return state | _without_prefixes(shadow), True, ()
 
 
@@ -115,15 +127,19 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
                 raise ModelError(f"{path} is a weights file of geosr already: geosr predict --model {path}")
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is not a safetensors file: {error}") from error
+        raise ModelError(f"{path} is not a safetensors file: {printable(str(error))}") from error
 
 
 def _unpickled(path: Path) -> Any:
     """What a pickle holds, as far as it is tensors, plain values and configurations of OmegaConf."""
     try:
+        if zipfile.is_zipfile(path):  # what PyTorch wrote before it wrote zips has no checksums
+            require_intact(path)
         with _configurations(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickles that are refused next
             return torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except pickle.UnpicklingError as error:
         reason = next((line for line in str(error).splitlines() if "GLOBAL" in line or "Unsupported" in line), error)
         raise ModelError(
@@ -135,8 +151,8 @@ def _unpickled(path: Path) -> Any:
             "if key in content}\n"
             f"  torch.save(kept or content, {str(path.with_suffix('.pt').name)!r})"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+    except Exception as error:  # torch.load raises whatever the bytes provoke
+        reason = printable(next(iter(str(error).splitlines()), type(error).__name__))
         raise ModelError(f"{path} is no file of PyTorch, or a damaged one: {reason}") from error
 
 

@@ -8,24 +8,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from geosr.config.opensr import BANDS as OPENSR_BANDS
+from geosr.config.opensr import is_opensr, translate
 from geosr.errors import ConfigError, ModelError
+from geosr.models.fitting import fitted_network
 from geosr.models.foreign import basicsr, opensr
 from geosr.models.foreign.files import ForeignFile, read_config, read_foreign
 from geosr.models.foreign.layout import Recognised
 from geosr.models.model import Model
-from geosr.models.registry import build_network
 from geosr.models.spec import ModelSpec
 from geosr.sensors import RGB
 
 WHITE = 0.4
 """Reflectance that a natural-image network sees as white unless told otherwise, as the perceptual losses do."""
-
-OPENSR_BANDS: Mapping[int, tuple[str, ...]] = {
-    3: RGB,
-    4: (*RGB, "B08"),
-    6: ("B05", "B06", "B07", "B8A", "B11", "B12"),
-}
-"""Sentinel-2 bands of opensr-srgan's models by their number, in the order of the names that it gives them."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +113,6 @@ def _configuration(file: ForeignFile, given: Mapping[str, Any] | str | Path | No
     Raises:
         ModelError: What is given is none.
     """
-    from geosr.config.opensr import is_opensr
-
     if given is None:
         return file.config if file.config is not None and is_opensr(file.config) else None
     config = given if isinstance(given, Mapping) else read_config(given)
@@ -176,8 +169,6 @@ def _agreed(found: Recognised, config: Mapping[str, Any], bands: Sequence[str] |
     Raises:
         ModelError: It is the configuration of another network.
     """
-    from geosr.config.opensr import translate
-
     count = config["Model"].get("in_bands")
     names = list(bands or [f"band_{number}" for number in range(1, found.bands + 1)])
     if count != found.bands:
@@ -251,15 +242,9 @@ def _network(spec: ModelSpec, found: Recognised, path: str | Path) -> nn.Module:
     """The network with its weights.
 
     Raises:
-        ModelError: Tensors are missing, or have other shapes than the others imply.
+        ModelError: Tensors are missing, not finite, or have other shapes than the others imply.
     """
-    network = build_network(spec)
-    try:
-        network.load_state_dict(found.state)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path} looks like {found.what} and does not fit it: {reason}") from error
-    return network
+    return fitted_network(spec, found.state, source=f"{path}, which looks like {found.what},")
 
 
 @torch.inference_mode()

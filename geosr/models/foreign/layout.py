@@ -52,10 +52,16 @@ def unknown(state: Iterable[str], rules: Sequence[Rule]) -> list[str]:
     return [name for name in state if not any(re.match(there, name) for there, _ in rules)]
 
 
-def count(state: Iterable[str], pattern: str) -> int:
-    """One more than the largest number in names that begin with ``pattern``, whose first group is the number."""
-    numbers = [int(match[1]) for name in state if (match := re.match(pattern, name))]
-    return max(numbers, default=-1) + 1
+def count(state: State, pattern: str) -> int:
+    """One more than the largest number in names that begin with ``pattern``, whose first group is the number.
+
+    Raises:
+        ModelError: It is larger than so few tensors can be numbered.
+    """
+    number = max((int(match[1]) for name in state if (match := re.match(pattern, name))), default=-1) + 1
+    if number > 4 * len(state):
+        raise ModelError(f"this network of {len(state)} tensors would have {number} layers; the file is damaged")
+    return number
 
 
 def shape(state: State, name: str, *, what: str) -> tuple[int, ...]:

@@ -1,0 +1,5 @@
+"""``python -m geosr``: the command line, as ``geosr``."""
+
+from geosr.cli import main
+
+main()

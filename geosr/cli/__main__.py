@@ -1,5 +1,0 @@
-"""``python -m geosr.cli``."""
-
-from geosr.cli import main
-
-main()
