@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 from geosr.data.patches import PatchTable, SceneFiles
 from geosr.data.sources import pair_key
 from geosr.errors import GeosrError, InputError
-from geosr.grid import upsample_mask
+from geosr.grid import TOLERANCE, upsample_mask
 from geosr.io.scene import Scene, open_scene
 
 VERSION = 1
@@ -230,14 +230,14 @@ def _check_pair(store: Store, number: int, hr: Scene) -> Iterator[str]:
                 f"{scene.name}: its HR image has {shapes[0][0]} x {shapes[0][1]} pixels and {store.scale} times its LR "
                 f"image has {shapes[1][0]} x {shapes[1][1]}"
             )
-        # Where HR corners lie in LR pixels; a thousandth of an HR pixel is what float64 coordinates leave over.
+        # Where HR corners lie in LR pixels.
         to_lr, (height, width) = ~lr.geobox.affine * hr.geobox.affine, hr.geobox.shape
         apart = max(
             abs(there - here / store.scale)
             for corner in ((0, 0), (width, 0), (0, height), (width, height))
             for there, here in zip(to_lr * corner, corner, strict=True)
         )
-        if apart * store.scale > 1e-3:
+        if apart * store.scale > TOLERANCE:
             yield (
                 f"{scene.name}: its HR grid is up to {apart * store.scale:.3g} HR pixels away from its LR grid divided "
                 f"by {store.scale}"
