@@ -365,6 +365,7 @@ def test_the_demo_writes_a_result_and_a_picture(geosr, scene, tmp_path, monkeypa
     assert code == 1
     assert "exists; give --overwrite" in error
     assert geosr("demo", "--out", folder, "--overwrite", "-q") == (0, "", "")
+    assert geosr("demo", "--path") == (0, f"{scene}\n", "")
     code, _, error = geosr("demo", "--out", scene)
     assert (code, error) == (1, f"error: folder {scene} cannot be made: File exists\n")
 
