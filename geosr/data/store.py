@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from geosr.data.patches import PatchTable, SceneFiles
 from geosr.data.sources import pair_key
 from geosr.errors import GeosrError, InputError
+from geosr.files import sha256_of
 from geosr.grid import TOLERANCE, upsample_mask
 from geosr.io.scene import Scene, open_scene
 
@@ -136,8 +137,7 @@ def _scene_files(path: Path, entry: Mapping[str, Any]) -> SceneFiles:
 def digest(path: Path) -> str:
     """SHA-256 of a file's content, or of the names and contents of all files below a folder."""
     if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     total = hashlib.sha256()
     for inside in sorted(path.rglob("*")):
         if inside.is_file():

@@ -190,20 +190,21 @@ def stored_call(target: Path) -> dict[str, Any]:
 
 def _sealed(content: Mapping[str, Any]) -> str:
     """JSON that says itself whether it is as it was written."""
-    return json.dumps({**content, "sha256": _digest(content)}, sort_keys=True)
+    return json.dumps({**content, "sha256": digest(content)}, sort_keys=True)
 
 
 def _unsealed(path: Path) -> dict[str, Any] | None:
     """What `_sealed` made the JSON in a file of; None where that is not there or not as it was written."""
     try:
         content = json.loads(path.read_bytes())
-        intact = content.pop("sha256") == _digest(content)
+        intact = content.pop("sha256") == digest(content)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return content if intact else None
 
 
-def _digest(content: Mapping[str, Any]) -> str:
+def digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of plain values, in hexadecimal."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

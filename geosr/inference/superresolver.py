@@ -22,6 +22,7 @@ from geosr.inference.blend import ramp
 from geosr.inference.coarse import require_blocks
 from geosr.inference.ensemble import Answer, mean_and_spread
 from geosr.inference.fill import fill_distance, fill_invalid
+from geosr.io.plausibility import HIGHEST
 from geosr.io.raster import Raster
 from geosr.models import Model, blend_models, find_weights
 from geosr.models import load_model as load_weights
@@ -39,8 +40,6 @@ CONFIDENT = 8
 """Samples of a model that takes noise, where its confidence is asked for and no number of them."""
 _TURNS: defaultdict[torch.device, threading.Lock] = defaultdict(threading.Lock)
 """Of each device, whose turn it is: two networks at once would share its memory, and be no faster."""
-_BRIGHTEST = 20
-"""Reflectance that no surface has."""
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -261,7 +260,7 @@ class SuperResolver:
         low, high = float(lr[:, row, column].min()), float(lr[:, row, column].max())
         if self.precision != "fp32":
             remedy = f"it was computed in {self.precision}, whose range may be too small: try precision fp32"
-        elif max(-low, high) > _BRIGHTEST:
+        elif max(-low, high) > HIGHEST:
             remedy = "no reflectance is so large: say which value is nodata, or which scale the input has"
         else:
             remedy = "its weights may be damaged, or its training diverged: take other weights"

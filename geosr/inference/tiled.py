@@ -1,7 +1,5 @@
 """A scene on disk, super-resolved shard by shard into a GeoTIFF, a folder of them or a Zarr group."""
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,7 +19,7 @@ from geosr.grid import resolution_m, size
 from geosr.inference.choose import bands_of, choose_model, guide_of, refuse_variant, require_factor
 from geosr.inference.executors import Executor, InProcess, share
 from geosr.inference.job import Job
-from geosr.inference.journal import Journal, Staged, published_targets, stored_call
+from geosr.inference.journal import Journal, Staged, digest, published_targets, stored_call
 from geosr.inference.outputs import Output, plan_output, size_on_disk
 from geosr.inference.publish import RunFiles, forgetful, require_unchanged
 from geosr.inference.resident import ModelKey, keep, locate
@@ -236,7 +234,7 @@ def predict(
         keep_work = isinstance(executor, _Nobody)
         together = shard is not None or keep_work
         header = forgetful(job.fingerprint(scene, stamps), stamps, shared=together)
-        output = plan_output(out, job.profile, shard=job.tiles.core * job.scale, job=_digest(header))
+        output = plan_output(out, job.profile, shard=job.tiles.core * job.scale, job=digest(header)[:12])
         work = Work(scene, job, output, batch_size)
         shards = share(work, *shard) if shard is not None else range(len(work))
         journal = stack.enter_context(
@@ -377,11 +375,6 @@ def _anywhere(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     """The paths, those of files and folders of this machine such that they hold in any folder."""
     several = [paths] if isinstance(paths, str | os.PathLike) else paths
     return [os.path.abspath(path) if os.path.exists(path) else os.fspath(path) for path in several]
-
-
-def _digest(header: Mapping[str, Any]) -> str:
-    """Letters that stand for a job."""
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _run(

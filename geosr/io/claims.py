@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from geosr.errors import RadiometryError, UsageError
 from geosr.io.source import Said, StoredBand
@@ -205,14 +204,3 @@ def shared_encoding(bands: Sequence[Encoded], *, name: str, names: Sequence[str]
             )
         (values[fact],) = numbers.values()
     return values
-
-
-def require_reflectance(values: NDArray[Any], name: str) -> None:
-    """Fail where valid values that nobody explained are too large to be reflectance.
-
-    Raises:
-        RadiometryError: Their median is not near 1.
-    """
-    if values.size and (median := float(np.median(values))) > BRIGHT:
-        observed = f"values with a median of {median:.10g}"
-        raise RadiometryError(Claims(form="argument").silence(name, values.dtype.name, observed, nodata=None))
